@@ -1,0 +1,89 @@
+"""capistream.events -> hold, merge, once per conversion; decide per destination -> capistream.to.<destination>.
+
+What it decides is in app/dedup.py; this file reads and writes. It is the one writer of the tables `seen` and `held`.
+"""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import orjson
+import structlog
+
+from app import dedup, intake, metrics, receipts, routing
+from app.intake import label
+from app.lossless import Batch
+
+if TYPE_CHECKING:
+    from app.main import Pipeline
+
+log = structlog.get_logger()
+
+
+class Dedup:
+    def __init__(self, pipeline: "Pipeline") -> None:
+        self.pipeline = pipeline
+        self.partitions: dict[int, dedup.Partition] = {}
+        self._generation = -1
+
+    def recovered(self, generation: int) -> None:
+        """After recovery, before any batch of this generation: find the holds again. The clock starts unknown."""
+        settings, app = self.pipeline.settings, self.pipeline.app
+        self.partitions = {}
+        for tp in app.consumer.sources():
+            if tp.topic == self.pipeline.names.events:
+                partition = dedup.Partition(settings.rule, lambda event: routing.routes(event, settings))
+                partition.recover(self.pipeline.held.items(tp.partition))
+                self.partitions[tp.partition] = partition
+        self._generation = generation
+        held = {p: one.waiting for p, one in self.partitions.items() if one.waiting}
+        log.info("dedup.recovered", generation=generation, partitions=sorted(self.partitions), held=held)
+
+    def waiting(self, generation: int) -> list[int]:
+        """Our partitions with open holds: those that need the clock."""
+        return [p for p, one in self.partitions.items() if one.waiting] if self._generation == generation else []
+
+    async def batch(self, batch: Batch) -> None:
+        pipeline, p = self.pipeline, batch.tp.partition
+        await pipeline.app.consumer.own(batch.generation)
+        # from the reads to the result nothing awaits
+        result = self.partitions[p].run(
+            batch.records, lambda keys: pipeline.seen.get(p, keys), lambda keys: pipeline.held.get(p, keys)
+        )
+        await pipeline.write(self._outputs(p, result), batch.generation)
+        await asyncio.gather(
+            pipeline.seen.write(p, result.seen, batch.generation), pipeline.held.write(p, result.held, batch.generation)
+        )
+        self._count(p, result)
+
+    def _outputs(self, p: int, result: dedup.Result) -> intake.Rows:
+        rows, names, now = intake.new_rows(), self.pipeline.names, int(time.time() * 1000)
+        for closed in result.closed:
+            rows[names.conversions, p].append((closed.key, orjson.dumps(closed.record()), now))
+            for name, route in closed.routes.items():
+                if route.state == "queued":
+                    value = orjson.dumps({"v": 1, "event": closed.event, "basis": route.basis})
+                    rows[names.to(name), p].append((closed.key, value, now))
+                else:
+                    rows[names.receipts, p].append(
+                        receipts.row(
+                            closed.event,
+                            name,
+                            route.state,
+                            now=now,
+                            config=self.pipeline.settings.hash,
+                            reason=route.reason,
+                            basis=route.basis,
+                        )
+                    )
+        return rows
+
+    def _count(self, p: int, result: dedup.Result) -> None:
+        metrics.HELD.labels(str(p)).set(self.partitions[p].waiting)
+        for closed in result.closed:
+            metrics.CONVERSIONS.labels(label(closed.event["event_name"]), closed.how).inc()
+            for name, route in closed.routes.items():
+                if route.state != "queued":
+                    metrics.OUTCOMES.labels(name, route.state).inc()
+        for event_name, kind in result.duplicates:
+            metrics.DUPLICATES.labels(label(event_name), kind).inc()

@@ -1,0 +1,287 @@
+"""capistream.to.<destination> -> the platform: the one place that sends, the same way for every sink.
+
+One `Deliver` per destination, each with its own topic and agent, so that a slow or dead platform delays only itself. An event
+leaves this stage with exactly one final outcome (delivered, rejected, skipped, held back), which is written to the table
+`outcomes.<destination>` before the offset may be committed; what has a final outcome is never sent again.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import orjson
+import structlog
+
+from app import dead_letter, intake, metrics, receipts, routing
+from app.errors import SettingsError
+from app.events import Event
+from app.lossless import Batch, Lost, Rows
+from app.settings import Destination, Secret
+from sinks._base import Delivered, Halt, Outcome, Payload, Rejected, Request, Response, Retry, Sink, Skip
+
+if TYPE_CHECKING:
+    from app.main import Pipeline
+
+log = structlog.get_logger()
+
+BACKOFF = (0.5, 60.0)  # seconds: first and longest pause between attempts, each drawn at random from 0 up (full jitter)
+PROBE = 15.0  # seconds between looks whether a halted destination works again
+LONGEST_ANSWER = 64 * 1024  # bytes that are read of an answer
+
+
+@dataclass
+class Job:
+    """One event on its way to the platform."""
+
+    key: bytes
+    offset: int
+    event: Event
+    basis: str
+    payload: Payload
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class Final:
+    """What became of an event, for good."""
+
+    outcome: str
+    reason: str = ""
+    detail: str = ""
+
+
+class Deliver:
+    def __init__(self, pipeline: "Pipeline", name: str, settings: Destination, sink: Sink, outcomes: Rows) -> None:
+        self.pipeline, self.name, self.settings, self.sink, self.outcomes = pipeline, name, settings, sink, outcomes
+        self.topic = pipeline.names.to(name)
+        self.halted = ""  # why, while it is
+        self._slots = asyncio.Semaphore(settings.concurrency)
+
+    async def batch(self, batch: Batch) -> None:
+        p = batch.tp.partition
+        await self.pipeline.app.consumer.own(batch.generation)
+        first: dict[bytes, Any] = {}
+        for record in batch.records:
+            first.setdefault(record.key, record)
+        known = self.outcomes.get(p, list(first))
+        jobs: list[Job] = []
+        finals: list[tuple[Job, Final]] = []
+        for record, outcome in zip(first.values(), known, strict=True):
+            if outcome is None:
+                self._prepare(record, jobs, finals)
+        await self._record(p, finals, batch.generation)
+        results = await asyncio.gather(
+            *(self._deliver(p, chunk, batch.generation) for chunk in self._chunks(jobs)), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def _prepare(self, record: Any, jobs: list[Job], finals: list[tuple[Job, Final]]) -> None:
+        """Judge the event again, and put it in the platform's words."""
+        value = orjson.loads(record.value)
+        event: Event = value["event"]
+        route = routing.route(event, self.settings, self.sink.purpose)
+        job = Job(record.key, record.offset, event, route.basis, Payload(event["event_id"], {}))
+        if route.state != "queued":
+            finals.append((job, Final(route.state, route.reason)))
+            return
+        if self._too_old(event):
+            finals.append((job, Final("rejected", "too_old")))
+            return
+        encoded = self.sink.encode(event)
+        if isinstance(encoded, Skip):
+            finals.append((job, Final("skipped", encoded.reason)))
+            return
+        job.payload = encoded
+        jobs.append(job)
+
+    def _too_old(self, event: Event) -> bool:
+        return time.time() - event["time"] / 1000 > self.sink.limits.age_limit(event["source"])
+
+    def _chunks(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        """Requests: jobs of one group, within the platform's limits of events and bytes."""
+        limits = self.sink.limits
+        chunks: list[list[Job]] = []
+        filling: dict[tuple[str, ...], tuple[list[Job], int]] = {}
+        for job in jobs:
+            size = len(orjson.dumps(job.payload.body)) + 1
+            chunk, total = filling.get(job.payload.group, ([], 0))
+            if not chunk or len(chunk) >= limits.events or total + size > limits.bytes - 1024:
+                chunk, total = [], 0
+                chunks.append(chunk)
+            chunk.append(job)
+            filling[job.payload.group] = chunk, total + size
+        return chunks
+
+    # -- sending
+
+    async def _deliver(self, p: int, jobs: list[Job], generation: int) -> None:
+        """Until each of these has its final outcome. Raises Lost when the partition goes."""
+        async with self._slots:
+            waiting, tries, first_try = jobs, 0, time.monotonic()
+            while waiting:
+                outcomes = await self._attempt(waiting, generation)
+                again: list[Job] = []
+                finals: list[tuple[Job, Final]] = []
+                pause = _backoff(tries)
+                for job, outcome in zip(waiting, outcomes, strict=True):
+                    job.attempts += 1
+                    if isinstance(outcome, Retry | Halt) and not self._too_old(job.event):
+                        again.append(job)
+                        if isinstance(outcome, Retry):
+                            pause = max(pause, outcome.after or 0.0)
+                        continue
+                    finals.append((job, _final(outcome)))
+                if _failed_as_one(outcomes) and len(waiting) > 1:
+                    await self._split(p, waiting, generation)
+                    return
+                await self._record(p, finals, generation)
+                halt = next((o for o in outcomes if isinstance(o, Halt)), None)
+                self._set_halted(halt.reason if halt else "")
+                waiting, tries = again, tries + 1
+                if waiting:
+                    reason = next(o.reason for o in outcomes if isinstance(o, Retry | Halt))
+                    log.info(
+                        "delivery.waits",
+                        destination=self.name,
+                        events=len(waiting),
+                        reason=reason,
+                        seconds=round(PROBE if halt else pause, 1),
+                        since=round(time.monotonic() - first_try),
+                    )
+                    await self._wait(PROBE if halt else pause, generation)
+
+    async def _split(self, p: int, jobs: list[Job], generation: int) -> None:
+        """The platform failed them all for one it does not name: halve until the bad ones stand alone."""
+        middle = len(jobs) // 2
+        self._slots.release()  # the halves take slots of their own
+        try:
+            for half in (jobs[:middle], jobs[middle:]):
+                await self._deliver(p, half, generation)
+        finally:
+            await self._slots.acquire()
+
+    async def _attempt(self, jobs: list[Job], generation: int) -> list[Outcome]:
+        payloads = [job.payload for job in jobs]
+        try:
+            request = self.sink.request(payloads, self._token())
+        except SettingsError as exc:
+            return [Halt(f"secret missing: {exc}")] * len(jobs)
+        consumer = self.pipeline.app.consumer
+        await consumer.own(generation)
+        if consumer.yielding or self.pipeline.app.should_stop:
+            raise Lost("leaving the rest to the next owner")
+        begun = time.perf_counter()
+        answer = await self._send(request)
+        metrics.REQUEST_SECONDS.labels(self.name).observe(time.perf_counter() - begun)
+        status = answer.status if isinstance(answer, Response) else 0
+        metrics.ATTEMPTS.labels(self.name, str(status)).inc()
+        if isinstance(answer, Retry):
+            return [answer] * len(jobs)
+        return self.sink.verdict(payloads, answer)
+
+    async def _send(self, request: Request) -> Response | Retry:
+        session = await self.pipeline.http()
+        try:
+            async with session.request(
+                request.method,
+                request.url,
+                headers=dict(request.headers),
+                data=request.body,
+                timeout=aiohttp.ClientTimeout(total=self.sink.limits.timeout),
+                allow_redirects=False,
+            ) as response:
+                body = await response.content.read(LONGEST_ANSWER)
+                return Response(response.status, dict(response.headers), body)
+        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+            return Retry(f"no answer: {type(exc).__name__}")  # not its text: it can hold the address, and so the secret
+
+    def _token(self) -> str:
+        """The destination's secret, read anew: a repaired one works at the next attempt. Raises SettingsError."""
+        for value in (getattr(self.settings, name) for name in type(self.settings).model_fields):
+            if isinstance(value, Secret):
+                return value.read()
+        return ""
+
+    async def _wait(self, seconds: float, generation: int) -> None:
+        """Sleep, but wake when the partitions go. Raises Lost."""
+        consumer, until = self.pipeline.app.consumer, time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            if consumer.yielding or self.pipeline.app.should_stop or consumer.ready != generation:
+                raise Lost("leaving the rest to the next owner")
+            await asyncio.sleep(min(left, 0.2))
+
+    def _set_halted(self, why: str) -> None:
+        if why and not self.halted:
+            log.error("destination.halted", destination=self.name, reason=why)
+        elif self.halted and not why:
+            log.warning("destination.resumed", destination=self.name)
+        self.halted = why
+        metrics.HALTED.labels(self.name).set(bool(why))
+
+    # -- what became of it
+
+    async def _record(self, p: int, finals: Sequence[tuple[Job, Final]], generation: int) -> None:
+        """Dead letters and receipts first, then the outcome row: a crash in between repeats, never swallows."""
+        if not finals:
+            return
+        pipeline, now = self.pipeline, int(time.time() * 1000)
+        rows, table = intake.new_rows(), {}
+        for job, final in finals:
+            rows[pipeline.names.receipts, p].append(
+                receipts.row(
+                    job.event,
+                    self.name,
+                    final.outcome,
+                    now=now,
+                    config=pipeline.settings.hash,
+                    reason=final.reason,
+                    basis=job.basis,
+                    detail=final.detail,
+                    attempts=job.attempts,
+                )
+            )
+            if final.outcome == "rejected":
+                letter = self._letter(p, job, final)
+                rows[pipeline.names.dead, letter.partition(pipeline.partitions)].append(letter.row())
+                log.warning("event.rejected", destination=self.name, reason=final.reason, event_id=job.event["event_id"])
+            table[job.key] = orjson.dumps(
+                {"v": 1, "o": final.outcome, "t": now, "n": job.attempts, "r": final.reason, "d": final.detail}
+            )
+            metrics.OUTCOMES.labels(self.name, final.outcome).inc()
+        await pipeline.write(rows, generation)
+        await self.outcomes.write(p, table, generation)
+
+    def _letter(self, p: int, job: Job, final: Final) -> dead_letter.DeadLetter:
+        return dead_letter.DeadLetter(
+            "deliver",
+            final.reason,
+            {"topic": self.topic, "partition": p, "offset": job.offset},
+            detail=final.detail,
+            destination=self.name,
+            event_id=job.event["event_id"],
+            event_name=job.event["event_name"],
+            attempts=job.attempts,
+        )
+
+
+def _failed_as_one(outcomes: Sequence[Outcome]) -> bool:
+    return any(isinstance(outcome, Rejected) and outcome.whole for outcome in outcomes)
+
+
+def _final(outcome: Outcome) -> Final:
+    if isinstance(outcome, Delivered):
+        return Final("delivered", detail=outcome.detail)
+    if isinstance(outcome, Rejected):
+        return Final("rejected", outcome.reason)
+    return Final("rejected", "too_old", outcome.reason)
+
+
+def _backoff(tries: int) -> float:
+    first, longest = BACKOFF
+    return random.uniform(0, min(longest, first * 2**tries))  # noqa: S311 (no secret hangs on it)

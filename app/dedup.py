@@ -1,0 +1,237 @@
+"""The pure half of dedup: records of one partition in, merged events and table rows out. No I/O and no clock of its own.
+
+The same records give the same outputs, however they are batched: the only time it knows comes as clock records of the log.
+
+Table `seen`, by conversion key, JSON:
+    v  version of the row        n  copies received, each record counted once
+    c  copies: [source, record time, offset in capistream.events, event id where it differs from the key's, origin]
+    o  highest offset counted    s  null while held, else how it closed: complete, no_hold, hold_ended
+    t  clock at closing          r  routes that are not "queued": destination -> [state, reason]
+An alias row (key begins with 0x1e) names the conversion that another event id belongs to: {"=": id}.
+
+Table `held`, by conversion key: {"v": 1, "d": deadline, "x": [copies]}.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from app import clock, keys, merge
+from app.events import Event, Json
+from app.routing import Route
+from app.settings import EventRule
+
+ROW_VERSION = 1
+ALIAS = b"\x1e"
+
+Get = Callable[[Sequence[bytes]], Sequence[bytes | None]]
+Rows = dict[bytes, bytes | None]
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A conversion that is ready to go."""
+
+    key: bytes
+    event: Event
+    how: str  # complete, no_hold, hold_ended
+    routes: Mapping[str, Route]
+    copies: Sequence[Json]  # what is known of each copy: source, received, origin, event_id
+    received: int  # copies received so far, repeats included
+
+    def record(self) -> Json:
+        """As it stands in capistream.conversions."""
+        return {
+            "v": ROW_VERSION,
+            "event": self.event,
+            "closed": self.how,
+            "copies": list(self.copies),
+            "received": self.received,
+            "routes": {
+                name: {k: v for k, v in (("state", r.state), ("reason", r.reason), ("basis", r.basis)) if v}
+                for name, r in self.routes.items()
+            },
+        }
+
+
+@dataclass
+class Result:
+    """What came of one batch."""
+
+    closed: list[Closed] = field(default_factory=list)
+    seen: Rows = field(default_factory=dict)
+    held: Rows = field(default_factory=dict)
+    duplicates: list[tuple[str, str]] = field(default_factory=list)  # (event name, repeat or late)
+
+
+@dataclass
+class Partition:
+    """What dedup keeps in memory of one partition: the deadlines of its holds, and the clock."""
+
+    rule: Callable[[str], EventRule]
+    route: Callable[[Event], Mapping[str, Route]]
+    deadlines: list[tuple[int, bytes]] = field(default_factory=list)  # a heap; entries of closed holds are stale
+    now: int | None = None  # the log's clock: unknown after a restart until heard again
+
+    def recover(self, held: Iterable[tuple[bytes, bytes]]) -> None:
+        """Find the holds again, from the recovered table."""
+        self.deadlines = [(orjson.loads(row)["d"], key) for key, row in held]
+        heapq.heapify(self.deadlines)
+
+    @property
+    def waiting(self) -> int:
+        """Open holds; at most a few too many."""
+        return len(self.deadlines)
+
+    def run(self, records: Iterable[Any], seen_get: Get, held_get: Get) -> Result:
+        """All records of one batch, in order. Records have `key`, `value` and `offset`."""
+        records = list(records)
+        return _Run(self, seen_get, held_get, dict.fromkeys(r.key for r in records if r.key is not None)).run(records)
+
+
+class _Run:
+    """One batch: rows are read once, changed in memory, written once."""
+
+    def __init__(self, partition: Partition, seen_get: Get, held_get: Get, wanted: Iterable[bytes]) -> None:
+        self.partition, self.seen_get, self.held_get = partition, seen_get, held_get
+        self.rows: dict[bytes, Json | None] = {}
+        self.holds: dict[bytes, Json | None] = {}
+        self.dirty_rows: set[bytes] = set()
+        self.dirty_holds: set[bytes] = set()
+        self.stored: set[bytes] = set()  # keys with a row in `held`: only those need a deletion
+        self.result = Result()
+        self._load(list(wanted))
+
+    def _load(self, keys_: Sequence[bytes], *, holds: bool = False) -> None:
+        """Read rows not read yet, and the holds of those that are open (`holds`: of all)."""
+        new = [key for key in keys_ if key not in self.rows]
+        self.rows.update(zip(new, map(_loads, self.seen_get(new)), strict=True))
+        # a hold can stand without a row: a crash came between the two changelog writes
+        open_ = [
+            key
+            for key in keys_
+            if key not in self.holds and (holds or not (row := self.rows[key]) or row["s"] is None)
+        ]
+        for key, hold in zip(open_, map(_loads, self.held_get(open_)), strict=True):
+            self.holds[key] = hold
+            if hold is not None:
+                self.stored.add(key)
+
+    def run(self, records: Sequence[Any]) -> Result:
+        for record in records:
+            if record.key is None:
+                self.partition.now = clock.decode(record.value)
+                self._close_due()  # here and nowhere else: the clock moves nowhere else
+            else:
+                self._copy(record.key, orjson.loads(record.value), record.offset)
+        self.result.seen.update((key, _dumps(self.rows[key])) for key in self.dirty_rows)
+        self.result.held.update((key, _dumps(self.holds.get(key))) for key in self.dirty_holds)
+        return self.result
+
+    def _copy(self, key: bytes, copy: Event, offset: int) -> None:
+        rule = self.partition.rule(copy["event_name"])
+        row = self.rows[key]
+        if row is None or copy["received"] - row["c"][0][1] > rule.horizon * 1000:
+            row = self.rows[key] = {"v": ROW_VERSION, "c": [], "n": 0, "o": -1, "s": None}
+        if offset > row["o"]:  # else redelivered after a crash: counted before
+            row["n"] += 1
+            row["o"] = offset
+        if len(row["c"]) < merge.MAX_COPIES and not any(c[2] == offset for c in row["c"]):
+            row["c"].append(_brief(key, copy, offset))
+            self._alias(key, copy)
+        self.dirty_rows.add(key)
+        if row["s"] is not None:
+            self.result.duplicates.append((copy["event_name"], "late"))
+            return
+        hold = self.holds.get(key)
+        if hold is None:
+            # a first copy behind the clock, because its source was left out, gets a whole window, too
+            start = max(copy["received"], self.partition.now or 0)
+            hold = self.holds[key] = {"v": 1, "d": int(start + rule.merge_window * 1000), "x": []}
+            if not _complete(rule, [copy]):
+                heapq.heappush(self.partition.deadlines, (hold["d"], key))
+        if copy["received"] > hold["d"]:
+            self.result.duplicates.append((copy["event_name"], "late"))
+            return  # the hold closes with the next clock record
+        before = len(hold["x"])
+        hold["x"] = merge.distinct([*hold["x"], copy])
+        if len(hold["x"]) == before:
+            self.result.duplicates.append((copy["event_name"], "repeat"))
+        self.dirty_holds.add(key)
+        if _complete(rule, hold["x"]):
+            self._close(key, row, hold, "complete" if rule.expect else "no_hold")
+
+    def _alias(self, key: bytes, copy: Event) -> None:
+        if copy["event_id"] != keys.parts(key)[0]:
+            conversion, site, name = keys.parts(key)
+            alias = ALIAS + keys.SEPARATOR.join((copy["event_id"], site, name)).encode()
+            self.result.seen[alias] = orjson.dumps({"=": conversion})
+
+    def _close(self, key: bytes, row: Json, hold: Json, how: str) -> None:
+        event = merge.merge(hold["x"])
+        routes = self.partition.route(event)
+        copies = [
+            {"source": c["source"], "received": c["received"], "event_id": c["event_id"], "origin": c.get("origin", {})}
+            for c in sorted(hold["x"], key=lambda c: c["received"])
+        ]
+        self.result.closed.append(Closed(key, event, how, routes, copies, row["n"]))
+        row["s"] = how
+        row["t"] = self.partition.now or event["received"]
+        if held_back := {name: [r.state, r.reason] for name, r in routes.items() if r.state != "queued"}:
+            row["r"] = held_back
+        self.dirty_rows.add(key)
+        self._drop_hold(key)
+
+    def _drop_hold(self, key: bytes) -> None:
+        self.holds[key] = None
+        if key in self.stored:
+            self.dirty_holds.add(key)
+        else:
+            self.dirty_holds.discard(key)
+
+    def _close_due(self) -> None:
+        now, heap = self.partition.now, self.partition.deadlines
+        due: list[bytes] = []
+        while now is not None and heap and heap[0][0] < now:
+            due.append(heapq.heappop(heap)[1])
+        self._load(due, holds=True)
+        for key in due:
+            hold, row = self.holds.get(key), self.rows[key]
+            if hold is None:
+                continue  # closed before
+            if hold["d"] >= now:  # type: ignore[operator]  # a stale entry of a hold opened again
+                heapq.heappush(heap, (hold["d"], key))
+                continue
+            if row is None:  # a crash came between the two changelog writes: held written, seen not
+                row = self.rows[key] = {"v": ROW_VERSION, "c": [], "n": 0, "o": -1, "s": None}
+                row["c"] = [_brief(key, copy, -1) for copy in hold["x"]]
+                row["n"] = len(hold["x"])
+            if row["s"] is None:
+                self._close(key, row, hold, "hold_ended")
+            else:
+                self._drop_hold(key)
+
+
+def _complete(rule: EventRule, copies: Sequence[Event]) -> bool:
+    """Nothing more is waited for: all expected sources are there, or no other copy can come."""
+    there = {copy["source"] for copy in copies}
+    alone = any(copy.get("pairs") is False for copy in copies) or bool(there & {"offline", "crm"})
+    return alone or there.issuperset(rule.expect)
+
+
+def _brief(key: bytes, copy: Event, offset: int) -> list[Any]:
+    origin = copy.get("origin", {})
+    where = f"{origin['topic']}/{origin['partition']}/{origin['offset']}" if "topic" in origin else origin.get("request", "")
+    event_id = copy["event_id"] if copy["event_id"] != keys.parts(key)[0] else ""
+    return [copy["source"], copy["received"], offset, event_id, where]
+
+
+def _loads(row: bytes | None) -> Json | None:
+    return orjson.loads(row) if row else None
+
+
+def _dumps(row: Json | None) -> bytes | None:
+    return orjson.dumps(row) if row else None

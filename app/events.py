@@ -1,0 +1,245 @@
+"""The two shapes an event has, and the one place that names their fields.
+
+`Draft` is an event as people write it: our own JSON format, with clear e-mail and phone. It exists in memory only.
+`Event` is what `app.normalize` makes of it and what every later stage, topic and sink speaks: canonical names, times in
+milliseconds, personal data as hashes (a hash is still personal data). Both are plain dictionaries at run time, because
+most records are only carried from topic to topic; the types are for readers, mypy and the published JSON schema
+(docs/event.schema.json is generated from here).
+
+A part or field that is not known is absent; `null` never appears in an `Event`.
+"""
+
+from typing import Annotated, Any, Literal, Required
+
+from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict
+
+FORMAT_VERSION = 1
+
+Source = Literal["pixel", "server", "app", "offline", "crm"]
+Signal = Literal["granted", "denied"]
+Json = dict[str, Any]
+Scalar = str | int | float | bool
+
+_STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+#: The e-commerce names of GA4 that we know; any other name is a custom event and passes unchanged.
+CANONICAL_NAMES = (
+    "page_view",
+    "view_item",
+    "view_item_list",
+    "view_cart",
+    "search",
+    "add_to_wishlist",
+    "add_to_cart",
+    "remove_from_cart",
+    "begin_checkout",
+    "add_shipping_info",
+    "add_payment_info",
+    "purchase",
+    "refund",
+    "generate_lead",
+    "sign_up",
+    "login",
+    "subscribe",
+)
+
+
+def _doc(text: str) -> Any:
+    return Field(description=text)
+
+
+class Item(TypedDict, total=False):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+
+    item_id: Annotated[str, _doc("The product's id in the catalogue")]
+    item_name: str
+    brand: str
+    category: str
+    variant: str
+    coupon: str
+    quantity: Annotated[int, _doc("Pieces; absent means 1")]
+    price: Annotated[float, _doc("Of one piece, in major units of the event's currency")]
+    discount: Annotated[float, _doc("Of one piece, in major units")]
+
+
+class Context(TypedDict, total=False):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+
+    ip: Annotated[str, _doc("Of the person, never of a server; private addresses are dropped")]
+    user_agent: Annotated[str, _doc("Of the person's browser or app")]
+    url: Annotated[str, _doc("Of the page the event happened on")]
+    referrer: str
+    title: Annotated[str, _doc("Of the page")]
+    language: Annotated[str, _doc("BCP 47")]
+
+
+class Ids(TypedDict, total=False):
+    """First-party cookies and click ids, byte for byte as the platform gave them."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+
+    ga_client_id: Annotated[str, _doc("GA4 client id: the _ga cookie without its GA1.1. prefix")]
+    ga_session_id: Annotated[str, _doc("GA4 session id: digits")]
+    gclid: str
+    gbraid: str
+    wbraid: str
+    fbp: str
+    fbc: str
+    fbclid: str
+    ttclid: str
+    ttp: str
+    epik: str
+    sc_click_id: str
+    scid: str
+    rdt_cid: str
+    rdt_uuid: str
+    li_fat_id: str
+    msclkid: str
+    twclid: str
+    lead_id: str
+
+
+class Commerce(TypedDict, total=False):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+
+    value: Annotated[float, _doc("Major units; needs a currency")]
+    currency: Annotated[str, _doc("ISO 4217, upper case")]
+    tax: float
+    shipping: float
+    discount: float
+    coupon: str
+    transaction_id: Annotated[str, _doc("The order number")]
+    refund_id: Annotated[str, _doc("Tells partial refunds of one order apart")]
+    affiliation: str
+    items: list[Item]
+    search_term: str
+    payment_type: str
+    shipping_tier: str
+    method: Annotated[str, _doc("How somebody signed up or logged in")]
+    list_id: str
+    list_name: str
+
+
+class Consent(TypedDict, total=False):
+    """What the person said, as the source reported it; absent means not told."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+
+    ad_storage: Signal
+    analytics_storage: Signal
+    ad_user_data: Signal
+    ad_personalization: Signal
+    tcf: Annotated[str, _doc("IAB TCF v2 string")]
+    gpp: Annotated[str, _doc("IAB GPP string")]
+    us_privacy: Annotated[str, _doc("IAB US privacy string, four characters")]
+    gpc: Annotated[bool, _doc("Global Privacy Control was on")]
+    categories: Annotated[dict[str, bool], _doc("A consent manager's own categories")]
+
+
+class Tag(TypedDict, total=False):
+    """A platform's own tag in the browser: the third sender."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+
+    ran: Annotated[bool, _doc("The tag was on the page and was called for this event")]
+    event_id: Annotated[str, _doc("The id it was given")]
+
+
+class DraftUser(TypedDict, total=False):
+    """Clear text: in memory only."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+
+    email: Annotated[str, _doc("Clear, or already a SHA-256 in hex")]
+    phone: Annotated[str, _doc("E.164, or national together with `country`; or a SHA-256")]
+    first_name: str
+    last_name: str
+    birth_date: Annotated[str, _doc("YYYY-MM-DD or YYYYMMDD")]
+    gender: Annotated[str, _doc("f, m, female or male")]
+    street: str
+    city: str
+    region: str
+    postal_code: str
+    country: Annotated[str, _doc("ISO 3166-1 alpha-2")]
+    user_id: Annotated[str | int, _doc("The shop's own id of the person")]
+
+
+class Draft(TypedDict, total=False):
+    """Our own JSON format: what the pixel and `format = "capistream"` sources send."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+
+    event_name: Required[str]
+    event_id: str | int
+    site: str
+    source: Source
+    time: Annotated[str | int | float, _doc("ISO 8601 with zone, or Unix seconds, milliseconds or microseconds")]
+    sent_at: Annotated[str | int | float, _doc("The sender's clock when it sent: corrects `time` of browsers")]
+    user: DraftUser
+    context: Context
+    ids: Ids
+    commerce: Commerce
+    consent: Consent
+    tags: dict[str, Tag]
+    labels: list[str]
+    custom: dict[str, Any]
+    pairs: Annotated[Literal[False], _doc("The id was made up for this call: no other copy carries it")]
+
+
+#: One identifier in its hash variants: rule name -> SHA-256 in lower-case hex. Rules are in app/identity.py;
+#: `given` is a hash that arrived as a hash, so nobody knows the rule.
+Hashes = dict[str, str]
+
+
+class User(TypedDict, total=False):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+
+    email: Annotated[Hashes, _doc("Variants: plain, gmail, strict, given")]
+    phone: Annotated[Hashes, _doc("Variants: e164, digits, given")]
+    first_name: Annotated[Hashes, _doc("Variants: plain, letters, given")]
+    last_name: Annotated[Hashes, _doc("Variants: plain, letters, given")]
+    birth_date: Annotated[Hashes, _doc("Variants: ymd, given")]
+    gender: Annotated[Hashes, _doc("Variants: letter, given")]
+    street: Annotated[Hashes, _doc("Variants: plain, given")]
+    city: str
+    region: str
+    postal_code: str
+    country: Annotated[str, _doc("ISO 3166-1 alpha-2, upper case")]
+    user_id: Annotated[str, _doc("As given; a SHA-256 where it looked like an e-mail or phone")]
+
+
+class Origin(TypedDict, total=False):
+    """Where the copy was read: a record of the customer's Kafka, or a request to the collector."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+
+    topic: str
+    partition: int
+    offset: int
+    request: Annotated[str, _doc("The collector's id of the request")]
+
+
+class Event(TypedDict, total=False):
+    """One copy of a conversion, or after the merge the conversion itself."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+
+    v: Required[Annotated[Literal[1], _doc("Version of this format")]]
+    event_id: Required[Annotated[str, _doc("Byte for byte what the browser tag was given; platforms get this")]]
+    event_name: Required[Annotated[str, _doc("Canonical (GA4) or custom")]]
+    site: Required[str]
+    source: Required[Source]
+    time: Required[Annotated[int, _doc("When it happened, Unix milliseconds")]]
+    received: Required[Annotated[int, _doc("Record time, Unix milliseconds: receipt, or the record's timestamp")]]
+    origin: Origin
+    pairs: Annotated[Literal[False], _doc("Present when the id was made up per call: it can meet no other copy")]
+    revision: Annotated[int, _doc("0 or absent: first delivery")]
+    user: User
+    context: Context
+    ids: Ids
+    commerce: Commerce
+    consent: Consent
+    tags: dict[str, Tag]
+    labels: Annotated[list[str], _doc("bot, prefetch, internal, test")]
+    custom: dict[str, Scalar]

@@ -1,0 +1,162 @@
+"""The Segment spec: track, page and screen calls, single or in a batch. https://segment.com/docs/connections/spec/
+
+The id is `properties.event_id`, else the order id for orders, else `messageId`, which no other copy can know: such an
+event is marked as one that cannot pair.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.errors import BadEvent
+from app.events import Ids, Json
+from app.formats._table import Ignored, Table, apply, at, items, obj, put, rest, text
+
+#: https://segment.com/docs/connections/spec/ecommerce/v2/ and the names of the B2B and lead specs
+EVENT_NAMES = {
+    "Products Searched": "search",
+    "Product List Viewed": "view_item_list",
+    "Product Viewed": "view_item",
+    "Product Added": "add_to_cart",
+    "Product Removed": "remove_from_cart",
+    "Product Added to Wishlist": "add_to_wishlist",
+    "Cart Viewed": "view_cart",
+    "Checkout Started": "begin_checkout",
+    "Checkout Step Completed": "add_shipping_info",
+    "Payment Info Entered": "add_payment_info",
+    "Order Completed": "purchase",
+    "Order Refunded": "refund",
+    "Signed Up": "sign_up",
+    "Signed In": "login",
+    "Lead Generated": "generate_lead",
+    "Lead Captured": "generate_lead",
+    "Subscription Started": "subscribe",
+    "Page Viewed": "page_view",
+}
+
+_IDS: Table = tuple(
+    (f"{place}.{name}", f"ids.{name}") for name in Ids.__annotations__ for place in ("properties", "context.ids")
+)
+
+FIELDS: Table = (
+    ("properties.event_id", "event_id"),
+    ("timestamp", "time"),
+    ("originalTimestamp", "time"),
+    ("sentAt", "sent_at"),
+    ("userId", "user.user_id"),
+    *((f"{place}.email", "user.email") for place in ("properties", "traits", "context.traits")),
+    *((f"{place}.phone", "user.phone") for place in ("properties", "traits", "context.traits")),
+    *((f"context.traits.{theirs}", f"user.{ours}") for theirs, ours in (
+        ("firstName", "first_name"),
+        ("first_name", "first_name"),
+        ("lastName", "last_name"),
+        ("last_name", "last_name"),
+        ("birthday", "birth_date"),
+        ("gender", "gender"),
+        ("address.street", "street"),
+        ("address.city", "city"),
+        ("address.state", "region"),
+        ("address.postalCode", "postal_code"),
+        ("address.postal_code", "postal_code"),
+        ("address.country", "country"),
+    )),
+    ("context.ip", "context.ip"),
+    ("context.userAgent", "context.user_agent"),
+    ("context.page.url", "context.url"),
+    ("properties.url", "context.url"),
+    ("context.page.referrer", "context.referrer"),
+    ("properties.referrer", "context.referrer"),
+    ("context.page.title", "context.title"),
+    ("properties.title", "context.title"),
+    ("context.locale", "context.language"),
+    *_IDS,
+    ("integrations.Google Analytics 4.clientId", "ids.ga_client_id"),
+    ("integrations.Google Analytics 4.sessionId", "ids.ga_session_id"),
+    ("properties.revenue", "commerce.value"),
+    ("properties.value", "commerce.value"),
+    ("properties.total", "commerce.value"),
+    ("properties.currency", "commerce.currency"),
+    ("properties.tax", "commerce.tax"),
+    ("properties.shipping", "commerce.shipping"),
+    ("properties.discount", "commerce.discount"),
+    ("properties.coupon", "commerce.coupon"),
+    ("properties.order_id", "commerce.transaction_id"),
+    ("properties.refund_id", "commerce.refund_id"),
+    ("properties.affiliation", "commerce.affiliation"),
+    ("properties.query", "commerce.search_term"),
+    ("properties.payment_method", "commerce.payment_type"),
+    ("properties.shipping_method", "commerce.shipping_tier"),
+    ("properties.method", "commerce.method"),
+    ("properties.list_id", "commerce.list_id"),
+    ("properties.list_name", "commerce.list_name"),
+    ("context.consent", "consent"),
+    ("context.tags", "tags"),
+    ("context.labels", "labels"),
+    ("context.site", "site"),
+)
+
+ITEM_FIELDS: Table = (
+    ("product_id", "item_id"),
+    ("sku", "item_id"),
+    ("name", "item_name"),
+    ("brand", "brand"),
+    ("category", "category"),
+    ("variant", "variant"),
+    ("coupon", "coupon"),
+    ("quantity", "quantity"),
+    ("price", "price"),
+    ("discount", "discount"),
+)
+
+#: single-product calls carry the product's fields as properties
+_ONE_PRODUCT = frozenset({"view_item", "add_to_cart", "remove_from_cart", "add_to_wishlist"})
+_ORDERS = frozenset({"purchase", "refund"})
+_PROPERTIES = {theirs.split(".")[1] for theirs, _ in FIELDS if theirs.startswith("properties.")} | {"products"}
+
+
+def split(body: Any) -> list[Any]:
+    if isinstance(body, Mapping) and isinstance(body.get("batch"), list):
+        shared = {k: body[k] for k in ("sentAt", "context") if k in body}
+        return [{**shared, **one} if isinstance(one, Mapping) else one for one in body["batch"]]
+    return [body]
+
+
+def draft(one: Any) -> Json | Ignored:
+    call = obj(one, "")
+    kind = call.get("type") or ("track" if "event" in call else None)
+    if kind in ("identify", "group", "alias"):
+        return Ignored(str(kind))
+    properties = obj(call.get("properties") or {}, "properties")
+    result: Json = {}
+    if kind in ("page", "screen"):
+        result["event_name"] = "page_view"
+    elif kind == "track":
+        name = text(call, "event")
+        result["event_name"] = EVENT_NAMES.get(name) or EVENT_NAMES.get(name.title(), name)
+    else:
+        text(call, "type")
+        raise BadEvent("unknown_type", "type", "must be track, page, screen, identify, group or alias")
+    apply(FIELDS, call, result)
+    used = set(_PROPERTIES)
+    if "products" in properties:
+        put(result, "commerce.items", items(properties["products"], ITEM_FIELDS, "properties.products"))
+    elif result["event_name"] in _ONE_PRODUCT and ("product_id" in properties or "sku" in properties):
+        put(result, "commerce.items", items([properties], ITEM_FIELDS, "properties"))
+        used |= {theirs for theirs, _ in ITEM_FIELDS}
+        price, quantity = properties.get("price"), properties.get("quantity", 1)
+        if isinstance(price, int | float) and isinstance(quantity, int | float) and "currency" in properties:
+            put(result, "commerce.value", round(price * quantity, 6))
+    if "event_id" not in result:
+        _fall_back(call, result)
+    custom = rest(properties, used)
+    if custom:
+        result["custom"] = custom
+    return result
+
+
+def _fall_back(call: Mapping[str, Any], result: Json) -> None:
+    order = at(result, "commerce.transaction_id")
+    if result["event_name"] in _ORDERS and order is not None:
+        result["event_id"] = order
+    elif call.get("messageId"):
+        result["event_id"] = call["messageId"]
+        result["pairs"] = False

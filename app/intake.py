@@ -1,0 +1,55 @@
+"""From what normalize found to rows for Kafka, counted: the same for the collector and the normalize agent."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import orjson
+import structlog
+
+from app import keys, metrics
+from app.dead_letter import DeadLetter
+from app.events import CANONICAL_NAMES, Event, Origin
+from app.formats import Ignored
+from app.normalize import Normalized, Result
+from app.topics import Names
+
+log = structlog.get_logger()
+
+#: (key, value, timestamp in Unix milliseconds)
+Row = tuple[bytes | None, bytes | None, int]
+#: (topic, partition) -> rows in order
+Rows = dict[tuple[str, int], list[Row]]
+
+
+def label(event_name: str) -> str:
+    """The event name as a metric label: custom names would make endless series."""
+    return event_name if event_name in CANONICAL_NAMES else "custom"
+
+
+def event_row(event: Event, names: Names, partitions: int, now: int) -> tuple[tuple[str, int], Row]:
+    where = names.events, keys.partition(keys.conversion_id(event), partitions)
+    return where, (keys.key(event), orjson.dumps(event), now)
+
+
+def collect(
+    rows: Rows, results: Iterable[Result], origin: Origin, stage: str, names: Names, partitions: int, now: int
+) -> None:
+    """Add the rows of these results to `rows`."""
+    for result in results:
+        if isinstance(result, Normalized):
+            where, row = event_row(result.event, names, partitions, now)
+            rows[where].append(row)
+            metrics.COPIES.labels(label(result.event["event_name"]), result.event["source"]).inc()
+            for field, reason in result.drops:
+                metrics.FIELDS_DROPPED.labels(field, reason).inc()
+        elif isinstance(result, Ignored):
+            metrics.IGNORED.labels(result.kind).inc()
+        else:
+            letter = DeadLetter(stage, result.reason, origin, result.index, result.field, result.detail)
+            metrics.REFUSED.labels(result.reason).inc()
+            log.warning("event.refused", stage=stage, reason=result.reason, field=result.field, origin=origin)
+            rows[names.dead, letter.partition(partitions)].append(letter.row())
+
+
+def new_rows() -> Rows:
+    return defaultdict(list)

@@ -1,0 +1,48 @@
+"""A run of records of one partition, and the two ways not to finish it: the partition is lost, or the process dies."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import structlog
+
+log = structlog.get_logger()
+
+#: Exit status of a worker that chose to start anew (EX_SOFTWARE of sysexits.h); a supervisor restarts it.
+EXIT_ANEW = 70
+
+
+class Lost(Exception):  # noqa: N818 (no error: the partition is somebody else's now)
+    """The partition is no longer ours, or we cannot prove that it is: drop the work, unfinished."""
+
+
+def die(why: str, **fields: Any) -> NoReturn:
+    """Leave at once, nothing committed, nothing flushed: what is unfinished is read again by the next owner."""
+    log.critical("worker.dies", why=why, **fields)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_ANEW)
+
+
+class Batch:
+    """Consecutive records of one partition, read in one generation of the group."""
+
+    __slots__ = ("_finished", "first", "generation", "next", "records", "tp")
+
+    def __init__(
+        self, tp: Any, records: Sequence[Any], generation: int, finished: Callable[["Batch"], None]
+    ) -> None:
+        self.tp = tp
+        self.records = records
+        self.generation = generation
+        self.first: int = records[0].offset
+        self.next: int = records[-1].offset + 1
+        self._finished = finished
+
+    def finish(self) -> None:
+        """Everything that came of these records is acknowledged: their offsets may be committed."""
+        self._finished(self)
+
+    def __repr__(self) -> str:
+        return f"<Batch {self.tp.topic}-{self.tp.partition} {self.first}..{self.next - 1} generation {self.generation}>"

@@ -1,0 +1,230 @@
+"""Batches in, commits out: the ledger of what is open decides, Faust's own acknowledgements do not."""
+
+import asyncio
+from typing import Any
+
+from faust.transport.drivers import aiokafka as stock
+from faust.types import TP
+from faust.types.tuples import ConsumerMessage
+
+from app.lossless.batch import Batch, Lost, die
+from app.lossless.membership import ConsumerThread
+
+LAPSED_MAX = 45.0  # seconds without proof of membership; aiokafka's coordinator can hang in a request nobody answers
+MAX_OPEN = 3  # batches of one partition handed over and not finished: the back-pressure
+
+
+class Consumer(stock.Consumer):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.open: dict[TP, list[Batch]] = {}  # handed over and not finished, in order
+        self.room = asyncio.Event()  # set when a batch has been finished
+        self.ready = -1  # the generation whose recovery and seek are complete; batches flow only then
+        self.yielding = False  # partitions are being given up: end soon, begin nothing long
+        self._rechecked: dict[TP, int] = {}
+        super().__init__(*args, **kwargs)
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def sources(self) -> set[TP]:
+        """The partitions of ours that are no changelogs."""
+        return {tp for tp in self.assignment() if not self._is_changelog_tp(tp)}
+
+    # -- ownership
+
+    async def own(self, generation: int) -> None:
+        """Call before every side effect. Waits while ownership is uncertain, raises Lost when it is gone."""
+        while True:
+            if self._thread.generation != generation or self.app.consumer_generation_id != generation:
+                raise Lost(f"generation {generation}, now {self._thread.generation}")
+            left = self._thread.lease_left()
+            if left > 0:
+                return
+            if self.app.should_stop or self.yielding:
+                raise Lost("giving up without a lease")
+            if left < -LAPSED_MAX:
+                die(f"membership not proved for {LAPSED_MAX} s")
+            await asyncio.sleep(0.05)
+
+    # -- commits
+
+    def finished(self, batch: Batch) -> None:
+        batches = self.open.get(batch.tp, [])
+        if batch in batches:  # else revoked meanwhile
+            batches.remove(batch)
+        self.room.set()
+
+    def position(self, tp: TP) -> int | None:  # type: ignore[override]
+        """The first offset of `tp` whose work is not finished."""
+        batches = self.open.get(tp)
+        return min(b.first for b in batches) if batches else self._read_offset.get(tp)
+
+    def committable(self) -> dict[TP, int]:
+        return {tp: offset for tp in self.sources() if (offset := self.position(tp)) is not None}
+
+    async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:  # noqa: ARG002
+        """Commit what is finished. Replaces the acks and gaps of stock Faust, and its producer flush."""
+        if self._thread._consumer is None or self.ready != self.app.consumer_generation_id:
+            return False  # not started, or positions of an older generation
+        offsets = {
+            tp: offset
+            for tp, offset in self.committable().items()
+            if (topics is None or tp in topics or tp.topic in topics) and offset > (self._committed_offset.get(tp) or 0)
+        }
+        if not offsets or not await self._commit(offsets):
+            return False
+        for tp, offset in offsets.items():
+            # a seek or a revoke may have come in between: never move backwards, never revive
+            if tp in self._read_offset:
+                self._committed_offset[tp] = max(offset, self._committed_offset.get(tp) or 0)
+        return True
+
+    # -- rebalance
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Let begun batches end, commit what is finished, forget the rest: stock forgets before its last commit."""
+        self.yielding = True
+        # the agents' streams must stop even when there was no assignment yet; stock then leaves the flow on
+        self.stop_flow()
+        self.app.flow_control.suspend()
+        self.app.flow_control.clear()
+        try:
+            async with asyncio.timeout(self.app.conf.broker_rebalance_timeout / 2):
+                await self.app.lanes.quiesce()
+                await self.force_commit()
+        except TimeoutError:
+            die("batches did not end in time for the rebalance")
+        left = {f"{tp.topic}-{tp.partition}": len(batches) for tp, batches in self.open.items() if batches}
+        self.log.info("revoked %d partitions, left open %s", len(revoked), left)
+        self.ready = -1
+        await super().on_partitions_revoked(revoked)
+        self.open.clear()
+        self._rechecked.clear()
+        self.yielding = False
+        self.room.set()
+
+    async def perform_seek(self) -> None:
+        """Faust calls this once, at the end of every recovery: from here on batches may flow."""
+        generation = self.app.consumer_generation_id
+        await super().perform_seek()
+        fresh = [tp for tp in self.sources() if self._read_offset.get(tp) is None]
+        # no commit yet: name the position now, so that a hole is seen there too, and a crash begins at the same place
+        for asks, tps in (
+            (self.highwaters, [tp for tp in fresh if tp.topic in self.app.from_end]),
+            (self.earliest_offsets, [tp for tp in fresh if tp.topic not in self.app.from_end]),
+        ):
+            for tp, offset in (await asks(*tps)).items() if tps else ():
+                self._read_offset[TP(*tp)] = offset or 0
+                await self._seek_in_thread(TP(*tp), offset or 0)
+        for tell in self.app.on_ready:
+            tell(generation)
+        self.ready = generation
+        await self.force_commit()
+
+    async def _seek_in_thread(self, tp: TP, offset: int) -> None:
+        # stock's seek() touches aiokafka from the wrong thread; its seek_wait() deletes the read offset of 0
+        await self._thread.call_thread(self._thread._consumer.seek, stock.ensure_aiokafka_TP(tp), offset)
+
+    # -- delivery
+
+    def _wanted(self) -> set[TP]:
+        ready = self.ready == self.app.consumer_generation_id
+        return {
+            tp
+            for tp in self._get_active_partitions()
+            if self._is_changelog_tp(tp) or (ready and len(self.open.get(tp, ())) < MAX_OPEN)
+        }
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        """Replaces stock's loop, which makes four tasks per record and acknowledges what it drops."""
+        try:
+            while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+                await asyncio.sleep(0)
+                if not self.flow_active:
+                    await self.wait(self.can_resume_flow)
+                    continue
+                self.room.clear()
+                wanted = self._wanted()
+                if not wanted:  # an empty set would mean "all" to aiokafka
+                    await self._wait_for_room()
+                    continue
+                full = len(wanted) < len(self._active_partitions or ())
+                records = await self._getmany(active_partitions=wanted, timeout=0.1 if full else 0.5)
+                for tp, run in (records or {}).items():
+                    if not self.flow_active or self._stopped.is_set():
+                        break  # a rebalance: aiokafka forgets its positions, perform_seek follows
+                    await self._take(TP(tp.topic, tp.partition), run)
+        except self.consumer_stopped_errors:
+            if not self.app.should_stop:
+                raise
+        except asyncio.CancelledError:
+            if not self.app.should_stop:
+                raise
+
+    async def _wait_for_room(self) -> None:
+        # aiokafka leaves the group when nobody polls for max_poll_interval; waiting for room is no such thing
+        with self._thread._consumer._fetcher._subscriptions.fetch_context():
+            pass
+        try:
+            await asyncio.wait_for(self.room.wait(), 0.1)
+        except TimeoutError:
+            pass
+
+    async def _take(self, tp: TP, run: list[Any]) -> None:
+        if not self._is_changelog_tp(tp):
+            await self._deliver(tp, run)
+        elif tp in self._get_active_partitions():
+            for record in run:
+                await self._hand_over(self._to_message(tp, record))
+                self._read_offset[tp] = record.offset
+
+    async def _deliver(self, tp: TP, run: list[Any]) -> None:
+        generation = self.app.consumer_generation_id
+        if self.ready != generation:
+            return  # not recovered yet: perform_seek will bring them again
+        expected = self._read_offset.get(tp) or 0
+        if run[0].offset < expected:
+            run = [record for record in run if record.offset >= expected]
+            if not run:
+                return
+        if run[0].offset > expected and self._rechecked.get(tp) != expected:
+            # Either offsets that do not exist (compaction, transaction markers, retention), or records that were fetched
+            # and dropped on the way (a cancelled fetch, a pause). Read once more to know.
+            self.log.info("hole in %s: expected %d, got %d: reading again", tp, expected, run[0].offset)
+            self._rechecked[tp] = expected
+            await self._seek_in_thread(tp, expected)
+            return
+        if tp not in self._get_active_partitions():  # paused while the fetch was under way
+            await self._seek_in_thread(tp, expected)
+            return
+        batch = Batch(tp, run, generation, self.finished)
+        last = run[-1]
+        message = ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            last.offset,
+            last.timestamp / 1000.0,
+            last.timestamp_type,
+            [],
+            None,
+            batch,
+            None,
+            0,
+            0,
+            tp,
+            generation_id=generation,
+        )
+        self.open.setdefault(tp, []).append(batch)  # before anyone can see it, and before the position moves
+        self._read_offset[tp] = batch.next
+        await self._hand_over(message)
+
+    async def _hand_over(self, message: Any) -> None:
+        # the conductor may block while the flow is suspended: never wait for it alone
+        await self.wait_first(self.callback(message), self.suspend_flow.wait())
+
+    async def end_offsets(self, tps: list[TP]) -> dict[TP, int]:
+        """Log ends now. Raises KafkaError or TimeoutError."""
+        ends = await self.highwaters(*tps)
+        return {TP(*tp): offset or 0 for tp, offset in ends.items()}
+
+

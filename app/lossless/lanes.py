@@ -1,0 +1,78 @@
+"""The loop that every agent runs: the batches of one partition in order, partitions side by side."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from faust.types import TP
+
+from app import metrics
+from app.lossless.batch import Batch, Lost, die
+
+log = structlog.get_logger()
+
+Work = Callable[[Batch], Awaitable[None]]
+
+
+class Lanes:
+    """Runs `work` on batches. A batch is finished when `work` returned, left open when it raised Lost; anything else ends
+    the process, because an exception that nobody understood must not commit."""
+
+    def __init__(self) -> None:
+        self._queues: dict[TP, deque[tuple[Batch, Work]]] = {}
+        self._running: dict[TP, asyncio.Task[None]] = {}
+        self._broken: dict[TP, int] = {}  # partition -> generation in which a batch was left open
+
+    def submit(self, batch: Batch, work: Work) -> None:
+        self._queues.setdefault(batch.tp, deque()).append((batch, work))
+        if batch.tp not in self._running:
+            self._running[batch.tp] = asyncio.create_task(self._drain(batch.tp), name=f"lane {batch.tp}")
+
+    async def quiesce(self) -> None:
+        """Begin nothing more, and wait for what has begun to end (it may also give up: Lost)."""
+        self._queues.clear()
+        while self._running:
+            await asyncio.wait(self._running.values())
+
+    async def _drain(self, tp: TP) -> None:
+        try:
+            while queue := self._queues.get(tp):
+                batch, work = queue.popleft()
+                # After a Lost batch memory may be ahead of the tables. A lease that comes back in the same generation
+                # must not let later batches build on that.
+                if self._broken.get(tp) != batch.generation:
+                    await self._one(batch, work)
+        finally:
+            del self._running[tp]
+
+    async def _one(self, batch: Batch, work: Work) -> None:
+        begun = time.perf_counter()
+        try:
+            await work(batch)
+        except Lost as exc:
+            self._broken[batch.tp] = batch.generation
+            log.info("batch.lost", batch=repr(batch), why=str(exc))
+        except asyncio.CancelledError:
+            self._broken[batch.tp] = batch.generation
+            raise
+        except BaseException as exc:
+            log.exception("batch.failed", batch=repr(batch))
+            die("an agent failed", batch=repr(batch), error=type(exc).__name__)
+        else:
+            batch.finish()
+            metrics.RECORDS.labels(batch.tp.topic).inc(len(batch.records))
+            metrics.BATCH_SECONDS.labels(batch.tp.topic).observe(time.perf_counter() - begun)
+
+
+def agent(app: Any, topic: Any, work: Work, name: str) -> None:
+    """Register `work` as the Faust agent of `topic`."""
+
+    async def run(stream: Any) -> None:
+        async for batch in stream:
+            app.lanes.submit(batch, work)
+
+    run.__name__ = run.__qualname__ = name
+    app.agent(topic, name=name)(run)

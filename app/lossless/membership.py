@@ -1,0 +1,104 @@
+"""Are our partitions still ours? A lease that only the broker's own answers extend.
+
+The broker gives a silent member's partitions away after `broker_session_timeout`. So for that long after a request that
+proved our membership *was sent* nobody else can have them; after that, no side effect until it is proved again.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+from faust.transport.drivers import aiokafka as stock
+
+SAFETY = 1.0  # seconds of the session that are not counted on
+
+
+class ConsumerThread(stock.AIOKafkaConsumerThread):
+    """Faust's thread around aiokafka's consumer, with the lease and a leader that waits for metadata."""
+
+    _proved = 0.0  # monotonic time at which the last request that proved our membership was sent
+
+    def lease_left(self) -> float:
+        """Seconds during which the broker cannot have given our partitions away; negative when the lease has lapsed."""
+        return float(self._proved + self.app.conf.broker_session_timeout - SAFETY - time.monotonic())
+
+    @property
+    def generation(self) -> int:
+        """The coordinator's own: -1 as soon as the broker no longer knows us, long before Faust hears of it."""
+        return int(self._consumer._coordinator.generation)
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        coordinator = self._consumer._coordinator
+        heartbeat, join, assign = (
+            coordinator._do_heartbeat,
+            coordinator._on_join_complete,
+            coordinator._perform_assignment,
+        )
+
+        async def do_heartbeat() -> Any:
+            sent = time.monotonic()
+            answer = await heartbeat()
+            # A coordinator that is still loading after a broker's restart answers every heartbeat with "no error", even
+            # one of a member that it expelled long ago. So a heartbeat extends a running lease and never revives one.
+            if answer and (self.lease_left() > 0 or await self._prove(coordinator)):
+                self._proved = sent
+            return answer
+
+        async def on_join_complete(*args: Any) -> Any:
+            self._proved = time.monotonic()
+            return await join(*args)
+
+        async def perform_assignment(*args: Any) -> Any:
+            await self._wait_for_metadata(coordinator)
+            return await assign(*args)
+
+        coordinator._do_heartbeat = do_heartbeat
+        coordinator._on_join_complete = on_join_complete
+        coordinator._perform_assignment = perform_assignment
+
+    async def _wait_for_metadata(self, coordinator: Any) -> None:
+        # A broker that has just come back may not know its topics yet. The assignor would leave them out with a warning,
+        # and nobody would read them before the next metadata refresh, minutes later.
+        topics, cluster = coordinator._subscription.subscription.topics, coordinator._cluster
+        until = time.monotonic() + self.app.conf.broker_session_timeout / 2
+        while missing := [topic for topic in topics if not cluster.partitions_for_topic(topic)]:
+            self.log.warning("assignment waits for metadata of %s", missing)
+            if time.monotonic() > until:
+                asyncio.get_running_loop().call_later(2.0, coordinator.request_rejoin)
+                return
+            await coordinator._client.force_metadata_update()
+            await asyncio.sleep(0.2)
+
+    async def _prove(self, coordinator: Any) -> bool:
+        """Commit what may be committed anyway: the broker refuses that to a stale member, and while it is loading."""
+        subscription = coordinator._subscription.subscription
+        if subscription is None or subscription.assignment is None:
+            return False
+        offsets = {
+            stock.ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "")
+            for tp, offset in self.consumer.committable().items()
+        }
+        if not offsets:
+            return False
+        try:
+            async with coordinator._commit_lock:
+                await asyncio.wait_for(coordinator._do_commit_offsets(subscription.assignment, offsets), 5)
+        except (KafkaError, TimeoutError) as exc:
+            self.log.warning("membership not proved: %r", exc)
+            return False
+        self.log.info("membership proved again")
+        return True
+
+    async def _commit(self, offsets: Any) -> bool:
+        # Stock crashes the worker on any error; a refused or failed commit only means that work is done again.
+        mine = self.assignment()
+        wanted = {stock.ensure_aiokafka_TP(tp): offset for tp, offset in offsets.items() if tp in mine}
+        try:
+            await self._consumer.commit(wanted)
+        except (KafkaError, TimeoutError) as exc:
+            self.log.warning("commit refused: %r", exc)
+            return False
+        return True

@@ -1,0 +1,56 @@
+"""Rows to one partition, in order, each call ends when all replicas have them."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from faust.transport.drivers import aiokafka as stock
+
+from app.lossless.batch import die
+
+#: (key, value, timestamp in Unix milliseconds)
+Row = tuple[bytes | None, bytes | None, int]
+
+
+class RowTooLarge(ValueError):
+    """A row does not fit into one request. Nothing of the call's later rows was sent."""
+
+
+class Producer(stock.Producer):
+    def _settings_extra(self) -> dict[str, Any]:
+        # Faust switches idempotence on for transactions only; without it a retry can repeat or reorder rows
+        return {"acks": "all", "enable_idempotence": True}
+
+    async def write(self, topic: str, partition: int, rows: Iterable[Row]) -> tuple[int, int]:
+        """Produce rows in order and wait until Kafka has acknowledged them all.
+
+        Returns (offset of the first, how many); the offset is -1 when nothing was written, or when a retry was answered
+        "duplicate": written, but nobody says where. A failed produce ends the process: an idempotent producer that gave
+        up has a gap in its sequence and cannot go on.
+        """
+        producer = self._producer
+        waiting: list[Any] = []
+        builder, count = None, 0
+
+        async def ship(full: Any) -> None:
+            full.close()
+            waiting.append(await producer.send_batch(full, topic, partition=partition))
+
+        try:
+            for key, value, timestamp in rows:
+                if builder is None:
+                    builder = producer.create_batch()
+                if builder.append(key=key, value=value, timestamp=timestamp) is None:
+                    await ship(builder)
+                    builder = producer.create_batch()
+                    if builder.append(key=key, value=value, timestamp=timestamp) is None:
+                        raise RowTooLarge(f"{len(value or b'')} bytes do not fit one request to {topic}")
+                count += 1
+            if builder is not None:
+                await ship(builder)
+            done = [await one for one in waiting]
+        except (asyncio.CancelledError, RowTooLarge):
+            raise
+        except Exception as exc:  # noqa: BLE001 (whatever it is, see above)
+            die(f"produce to {topic}-{partition} failed", error=repr(exc))
+        return (done[0].offset if done else -1, count)

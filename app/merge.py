@@ -1,0 +1,122 @@
+"""A set of copies to one event: a pure function of the set, whatever order the copies arrived in.
+
+Some fields only make sense together, so they are taken whole from one copy: money, the GA4 session, the person, the address.
+Everything else is filled field by field. Which copy is asked first depends on who knows best: a back end knows the order and
+the person, the browser knows its cookies and pages. Consent is the exception: a denial in any copy wins.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+
+from app.events import Event, Json, Source
+
+#: Copies kept per conversion; more (by a fixed order) are counted and not merged.
+MAX_COPIES = 8
+
+_KNOWS_ORDER: tuple[Source, ...] = ("server", "app", "crm", "offline", "pixel")
+_KNOWS_BROWSER: tuple[Source, ...] = ("pixel", "app", "server", "offline", "crm")
+
+#: part -> (who is asked first, groups of fields that are taken whole: from the first copy that has the first field named)
+_PARTS: dict[str, tuple[tuple[Source, ...], tuple[tuple[str, ...], ...]]] = {
+    "commerce": (_KNOWS_ORDER, (("value", "currency", "items", "tax", "shipping", "discount"),)),
+    "user": (
+        _KNOWS_ORDER,
+        (
+            ("email", "phone", "first_name", "last_name", "birth_date", "gender"),
+            ("country", "city", "region", "postal_code", "street"),
+        ),
+    ),
+    "context": (_KNOWS_BROWSER, ()),
+    "ids": (_KNOWS_BROWSER, (("ga_client_id", "ga_session_id"),)),
+    "custom": (_KNOWS_ORDER, ()),
+    "tags": (_KNOWS_BROWSER, ()),
+}
+_SIGNALS = ("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization")
+
+
+def content_hash(copy: Event) -> str:
+    """Names a copy by what it says, not by when or where it arrived."""
+    said = {k: v for k, v in copy.items() if k not in ("received", "origin", "time")}
+    return hashlib.sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def distinct(copies: Iterable[Event]) -> list[Event]:
+    """One copy per source and content, in a fixed order, at most MAX_COPIES; of equal ones the earliest received."""
+    found: dict[tuple[str, str], Event] = {}
+    for copy in copies:
+        name = (copy["source"], content_hash(copy))
+        if name not in found or _arrival(copy) < _arrival(found[name]):
+            found[name] = copy
+    return [found[name] for name in sorted(found, key=lambda n: (_KNOWS_ORDER.index(n[0]), n[1]))][:MAX_COPIES]  # type: ignore[arg-type]
+
+
+def _arrival(copy: Event) -> tuple[int, int, bytes]:
+    return copy["received"], copy["time"], orjson.dumps(copy.get("origin", {}), option=orjson.OPT_SORT_KEYS)
+
+
+def merge(copies: Iterable[Event]) -> Event:
+    """The conversion that these copies report. Raises ValueError for an empty set."""
+    known = distinct(copies)
+    if not known:
+        raise ValueError("no copies")
+    by_order = sorted(known, key=lambda c: _KNOWS_ORDER.index(c["source"]))
+    by_browser = sorted(known, key=lambda c: _KNOWS_BROWSER.index(c["source"]))
+    first = by_order[0]
+    merged: Json = {
+        "v": first["v"],
+        "event_id": by_browser[0]["event_id"],  # the id the browser's own tag was given
+        "event_name": first["event_name"],
+        "site": first["site"],
+        "source": first["source"],
+        "time": first["time"],
+        "received": min(c["received"] for c in known),
+    }
+    if all(c.get("pairs") is False for c in known):
+        merged["pairs"] = False
+    for part, (order, groups) in _PARTS.items():
+        preferred = by_order if order is _KNOWS_ORDER else by_browser
+        if content := _part([c[part] for c in preferred if part in c], groups):  # type: ignore[literal-required]
+            merged[part] = content
+    if consent := merge_consent([c["consent"] for c in known if "consent" in c]):
+        merged["consent"] = consent
+    if labels := sorted({label for c in known for label in c.get("labels", ())}):
+        merged["labels"] = labels
+    return merged  # type: ignore[return-value]
+
+
+def _part(parts: Sequence[Any], groups: tuple[tuple[str, ...], ...]) -> Json:
+    result: Json = {}
+    grouped = {name for group in groups for name in group}
+    for group in groups:
+        # the copy that has the leading field; when none has it, the one with any of them
+        whole = next((p for p in parts if group[0] in p), None) or next((p for p in parts if any(n in p for n in group)), {})
+        result.update((name, whole[name]) for name in group if name in whole)
+    for part in parts:
+        for name, value in part.items():
+            if name not in grouped:
+                result.setdefault(name, value)
+    return result
+
+
+def merge_consent(signals: Sequence[Any]) -> Json:
+    """Per signal: denied if any copy denies, granted if any grants, else absent. Strings must agree to stay readable."""
+    result: Json = {}
+    for name in _SIGNALS:
+        said = {s[name] for s in signals if name in s}
+        if said:
+            result[name] = "denied" if "denied" in said else "granted"
+    if any("gpc" in s for s in signals):
+        result["gpc"] = any(s.get("gpc") for s in signals)
+    for name in ("tcf", "gpp", "us_privacy"):
+        said = {s[name] for s in signals if name in s}
+        if said:
+            # two different strings contradict each other: policy reads that as denied
+            result[name] = said.pop() if len(said) == 1 else "contradictory"
+    categories = [s["categories"] for s in signals if "categories" in s]
+    if categories:
+        names = sorted({name for one in categories for name in one})
+        result["categories"] = {name: all(one.get(name, True) for one in categories) for name in names}
+    return result

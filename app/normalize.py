@@ -1,0 +1,437 @@
+"""One pure function from bytes to events: decode, map, validate, hash.
+
+The collector calls it for what it is sent, the normalize agent for the customer's own topics, so personal data is hashed by
+the first process of ours that sees it. Nothing is dropped in silence: what cannot be taken comes back as `Refused` with a
+reason and a field, what was taken without a part of it names that part in `drops`.
+"""
+
+import ipaddress
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+from zoneinfo import ZoneInfo
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from app import formats, identity
+from app.errors import BadEvent
+from app.events import FORMAT_VERSION, Draft, Event, Json, Origin, Source
+from app.formats import Ignored
+from app.settings import Settings, SourceTopic
+
+MAX_BYTES = 100_000  # of one event, as JSON: keeps table rows far below Kafka's 1 MB
+FUTURE_TOLERANCE = timedelta(hours=1)  # a server's clock may be off by so much; more is a mistake
+OLDEST = datetime(2015, 1, 1, tzinfo=UTC)
+#: What broken clients send instead of nothing.
+NOT_AN_ID = frozenset({"", "undefined", "null", "none", "nan", "0", "[object object]", "true", "false"})
+#: ISO 4217 currencies whose smallest unit is not a hundredth.
+_EXPONENTS = dict.fromkeys(
+    "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split(), 0
+) | dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3)
+_SIGNALS = ("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization")
+#: URL parameters that are click ids, by our name
+_URL_IDS = {
+    "gclid": "gclid",
+    "gbraid": "gbraid",
+    "wbraid": "wbraid",
+    "fbclid": "fbclid",
+    "ttclid": "ttclid",
+    "epik": "epik",
+    "ScCid": "sc_click_id",
+    "rdt_cid": "rdt_cid",
+    "li_fat_id": "li_fat_id",
+    "msclkid": "msclkid",
+    "twclid": "twclid",
+}
+#: Addresses that say nothing about where a person is: private, loopback, link-local, carrier NAT. Unlike `is_private`
+#: this leaves the documentation ranges alone, which examples and tests use.
+_NOT_A_PERSON = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"),
+        *("::/127", "fc00::/7", "fe80::/10", "ff00::/8"),
+    )
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_DRAFT: TypeAdapter[Draft] = TypeAdapter(Draft)
+
+
+@dataclass(frozen=True)
+class Inlet:
+    """How one source is read."""
+
+    name: str
+    format: str
+    site: str
+    source: Source
+    sources: frozenset[str] = frozenset({"pixel", "server", "app", "offline", "crm"})  # what events may say they are
+    country: str | None = None
+    minor_units: bool = False
+    time_zone: str | None = None
+    keep: Mapping[str, Collection[str]] | None = None  # identifier -> hash rules to keep; None: all
+
+
+@dataclass(frozen=True)
+class Normalized:
+    event: Event
+    drops: tuple[tuple[str, str], ...] = ()  # (field, reason): parts that could not be used
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An event that cannot be taken; see BadEvent. `index` is its place in the body."""
+
+    reason: str
+    field: str
+    detail: str
+    index: int = 0
+
+
+Result = Normalized | Refused | Ignored
+
+
+def inlet_of(settings: Settings, name: str, topic: SourceTopic) -> Inlet:
+    return Inlet(
+        name=name,
+        format=topic.format,
+        site=topic.site,
+        source=topic.source,
+        country=settings.sites[topic.site].country,
+        minor_units=topic.minor_units,
+        time_zone=topic.time_zone,
+        keep=wanted_variants(settings),
+    )
+
+
+def wanted_variants(settings: Settings) -> Mapping[str, Collection[str]] | None:
+    """The hash rules that the configured destinations use; None for all."""
+    from sinks import SINKS
+
+    if settings.worker.keep_variants == "all":
+        return None
+    keep: dict[str, set[str]] = {name: set() for name in identity.RULES}
+    for destination in settings.destinations.values():
+        for name, rule in SINKS[destination.sink].variants.items():
+            keep[name].add(rule)
+    return keep
+
+
+def parse(value: bytes | None) -> Any:
+    """JSON. Raises BadEvent; the text never quotes the value."""
+    if not value:
+        raise BadEvent("empty", "", "the body is empty")
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError as exc:
+        raise BadEvent("not_json", "", f"not JSON, at character {exc.pos}") from None
+
+
+def normalize(body: Any, inlet: Inlet, received: int, origin: Origin, extra: Json | None = None) -> list[Result]:
+    """The events of one parsed body, in order. `received` is the record time in Unix milliseconds.
+
+    `extra` is what the collector knows of the connection (ip, user agent): it wins over what the sender says.
+    """
+    results: list[Result] = []
+    ones = formats.split(inlet.format, body)
+    if not ones:
+        return [Refused("empty", "", "there is no event in it")]
+    for index, one in enumerate(ones):
+        try:
+            draft = formats.draft(inlet.format, one)
+            results.append(draft if isinstance(draft, Ignored) else _Work(inlet, received, origin).event(draft, extra))
+        except BadEvent as exc:
+            results.append(Refused(exc.reason, exc.field, exc.detail, index))
+        except RecursionError:
+            results.append(Refused("too_deep", "", "nested too deeply", index))
+    return results
+
+
+def normalize_bytes(value: bytes | None, inlet: Inlet, received: int, origin: Origin) -> list[Result]:
+    """The same, from a record's value."""
+    try:
+        body = parse(value)
+    except BadEvent as exc:
+        return [Refused(exc.reason, exc.field, exc.detail)]
+    return normalize(body, inlet, received, origin)
+
+
+@dataclass
+class _Work:
+    """One event on its way; collects what had to be dropped."""
+
+    inlet: Inlet
+    received: int
+    origin: Origin
+    drops: list[tuple[str, str]] = field(default_factory=list)
+
+    def event(self, raw: Json, extra: Json | None) -> Normalized:
+        raw = _without_nulls(raw)
+        self._readable_consent(raw)
+        draft = _validated(raw)
+        if extra:
+            draft["context"] = {**draft.get("context", {}), **extra}  # type: ignore[typeddict-item]
+        event: Json = {
+            "v": FORMAT_VERSION,
+            "event_id": "",
+            "event_name": _clean_id(draft["event_name"], "event_name", most=100),
+            "site": draft.get("site") or self.inlet.site,
+            "source": self._source(draft),
+            "time": 0,
+            "received": self.received,
+            "origin": self.origin,
+        }
+        if draft.get("site", self.inlet.site) != self.inlet.site:
+            raise BadEvent("unknown_site", "site", "is not the site of this source")
+        event["time"] = self._time(draft, event["source"])
+        ids = self._ids(draft)
+        commerce = self._commerce(draft)
+        event["event_id"] = _event_id(draft, commerce)
+        if "pairs" in draft:
+            event["pairs"] = False
+        parts = {
+            "user": self._user(draft),
+            "context": self._context(draft, ids),
+            "ids": ids,
+            "commerce": commerce,
+            "consent": draft.get("consent"),
+            "tags": draft.get("tags"),
+            "labels": sorted(set(draft.get("labels", ()))),
+            "custom": _flat(draft.get("custom", {})),
+        }
+        event.update((name, part) for name, part in parts.items() if part)
+        if len(orjson.dumps(event)) > MAX_BYTES:
+            raise BadEvent("too_large", "", f"larger than {MAX_BYTES} bytes")
+        return Normalized(event, tuple(self.drops))  # type: ignore[arg-type]
+
+    def _source(self, draft: Draft) -> str:
+        source = draft.get("source") or self.inlet.source
+        if source not in self.inlet.sources:
+            raise BadEvent("source_not_allowed", "source", f"this key may not send {source} events")
+        return source
+
+    def _readable_consent(self, raw: Json) -> None:
+        """A signal that cannot be read counts as denied; it must not cost the event."""
+        consent = raw.get("consent")
+        if consent is None:
+            return
+        if not isinstance(consent, Mapping):
+            self.drops.append(("consent", "unreadable"))
+            raw["consent"] = dict.fromkeys(_SIGNALS, "denied")
+            return
+        readable = dict(consent)
+        for name in _SIGNALS:
+            if name in readable:
+                value = readable[name]
+                value = {True: "granted", False: "denied"}.get(value, value) if isinstance(value, bool) else value
+                value = value.strip().lower() if isinstance(value, str) else value
+                if value not in ("granted", "denied"):
+                    self.drops.append((f"consent.{name}", "unreadable"))
+                    value = "denied"
+                readable[name] = value
+        raw["consent"] = readable
+
+    def _time(self, draft: Draft, source: str) -> int:
+        if "time" not in draft:
+            return self.received
+        time = _milliseconds(draft["time"], "time", self.inlet.time_zone)
+        if source == "pixel" and "sent_at" in draft:
+            # a browser's clock may be off by years, but not by more between two readings
+            time += self.received - _milliseconds(draft["sent_at"], "sent_at", self.inlet.time_zone)
+        if time > self.received + FUTURE_TOLERANCE.total_seconds() * 1000:
+            raise BadEvent("time_in_future", "time", "lies more than an hour ahead of its receipt")
+        if time < OLDEST.timestamp() * 1000:
+            raise BadEvent("time_out_of_range", "time", "lies before 2015")
+        return min(time, self.received)
+
+    def _ids(self, draft: Draft) -> Json:
+        ids = {}
+        for name, value in draft.get("ids", {}).items():
+            text = str(value)
+            if text.strip().lower() in NOT_AN_ID:
+                continue
+            if name == "ga_client_id":
+                text = re.sub(r"^GA1\.\d\.", "", text)
+                if identity.looks_personal(text):
+                    raise BadEvent("personal_id", "ids.ga_client_id", "looks like an e-mail address or phone number")
+            if _CONTROL.search(text) or len(text) > 1000:
+                self.drops.append((f"ids.{name}", "malformed"))
+                continue
+            ids[name] = text
+        for name, value in _click_ids(draft.get("context", {}).get("url", "")).items():
+            ids.setdefault(name, value)
+        return ids
+
+    def _commerce(self, draft: Draft) -> Json:
+        commerce: Json = {k: v for k, v in draft.get("commerce", {}).items() if v != ""}
+        for name in ("transaction_id", "refund_id"):
+            if name in commerce:
+                if commerce[name].strip().lower() in NOT_AN_ID:
+                    del commerce[name]
+                else:
+                    commerce[name] = _clean_id(commerce[name], f"commerce.{name}")
+        if "currency" in commerce:
+            currency = commerce["currency"].strip().upper()
+            if not re.fullmatch("[A-Z]{3}", currency):
+                raise BadEvent("bad_currency", "commerce.currency", "must be three letters (ISO 4217)")
+            commerce["currency"] = currency
+        elif "value" in commerce:
+            raise BadEvent("no_currency", "commerce.currency", "is missing, and there is a value")
+        if self.inlet.minor_units:
+            _to_major_units(commerce)
+        if "search_term" in commerce:
+            commerce["search_term"] = identity.redact(commerce["search_term"])
+        return commerce
+
+    def _user(self, draft: Draft) -> Json:
+        given = dict(draft.get("user", {}))
+        user: Json = {}
+        country = str(given.pop("country", "")).strip().upper()
+        if re.fullmatch("[A-Z]{2}", country):
+            user["country"] = country
+        elif country:
+            self.drops.append(("user.country", "not_two_letters"))
+        if "user_id" in given:
+            user_id = str(given.pop("user_id")).strip()
+            if user_id.lower() not in NOT_AN_ID:
+                user["user_id"] = identity.sha256(user_id.lower()) if identity.looks_personal(user_id) else user_id
+        for name in ("city", "region", "postal_code"):
+            if (text := str(given.pop(name, "")).strip()) and not identity.looks_personal(text):
+                user[name] = text[:100]
+        region = user.get("country") or self.inlet.country
+        for name, value in given.items():
+            if not str(value).strip():
+                continue
+            try:
+                keep = None if self.inlet.keep is None else self.inlet.keep.get(name, ())
+                if found := identity.hashes(name, str(value), region, keep):
+                    user[name] = found
+            except identity.Unusable as exc:
+                self.drops.append((f"user.{name}", str(exc)))
+        return user
+
+    def _context(self, draft: Draft, ids: Json) -> Json:
+        context: Json = {k: v for k, v in draft.get("context", {}).items() if v}
+        for name in ("url", "referrer", "title"):
+            if name in context:
+                context[name] = identity.redact(context[name])[:2000]
+        if "user_agent" in context:
+            context["user_agent"] = _CONTROL.sub("", context["user_agent"])[:1000]
+        if "ip" in context:
+            try:
+                address = ipaddress.ip_address(context["ip"].strip())
+            except ValueError:
+                self.drops.append(("context.ip", "not_an_address"))
+                del context["ip"]
+            else:
+                context["ip"] = str(address)
+                if any(address in network for network in _NOT_A_PERSON):
+                    self.drops.append(("context.ip", "private"))
+                    del context["ip"]
+        return context
+
+
+def _validated(raw: Json) -> Draft:
+    try:
+        return _DRAFT.validate_python(raw)
+    except ValidationError as exc:
+        first = exc.errors(include_input=False, include_url=False)[0]
+        reason = {"missing": "missing", "extra_forbidden": "unknown_field"}.get(first["type"], "wrong_type")
+        place = ".".join(str(part) for part in first["loc"] if part not in ("str", "int", "float"))
+        detail = {"missing": "is missing", "unknown_field": "is not known; your own data goes into custom"}.get(
+            reason, first["msg"]
+        )
+        raise BadEvent(reason, place[:200], detail) from None
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list):
+        return [_without_nulls(v) for v in value if v is not None]
+    return value
+
+
+def _clean_id(value: str, place: str, most: int = 200) -> str:
+    """An id byte for byte. Raises BadEvent when it cannot be one."""
+    if value.strip().lower() in NOT_AN_ID:
+        raise BadEvent("missing", place, "is missing")
+    if len(value) > most:
+        raise BadEvent("too_long", place, f"has more than {most} characters")
+    if _CONTROL.search(value):
+        raise BadEvent("control_character", place, "has a control character")
+    if identity.looks_personal(value):
+        raise BadEvent("personal_id", place, "looks like an e-mail address or phone number")
+    return value
+
+
+def _event_id(draft: Draft, commerce: Json) -> str:
+    given = str(draft.get("event_id", ""))
+    if given.strip().lower() in NOT_AN_ID and draft["event_name"] in ("purchase", "refund") and "transaction_id" in commerce:
+        return str(commerce["transaction_id"])
+    return _clean_id(given, "event_id")
+
+
+def _milliseconds(value: str | float, place: str, zone: str | None) -> int:
+    """Unix milliseconds. Numbers are told apart by size: seconds, milliseconds, microseconds or nanoseconds."""
+    if isinstance(value, str) and re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
+        value = float(value)
+    if isinstance(value, int | float):
+        for limit, factor in ((1e11, 1000.0), (1e14, 1.0), (1e17, 1e-3), (1e20, 1e-6)):
+            if 0 <= value < limit:
+                return int(value * factor)
+        raise BadEvent("time_out_of_range", place, "is no time that we can read")
+    try:
+        moment = datetime.fromisoformat(value.strip())
+    except ValueError:
+        raise BadEvent("bad_time", place, "is neither ISO 8601 nor a number") from None
+    if moment.tzinfo is None:
+        if zone is None:
+            raise BadEvent("no_time_zone", place, "has no time zone, and the source names none")
+        moment = moment.replace(tzinfo=ZoneInfo(zone))
+    try:
+        return int(moment.timestamp() * 1000)
+    except (OverflowError, ValueError):
+        raise BadEvent("time_out_of_range", place, "is no time that we can read") from None
+
+
+def _to_major_units(commerce: Json) -> None:
+    factor = 10 ** _EXPONENTS.get(commerce.get("currency", ""), 2)
+    for amounts, names in (
+        ([commerce], ("value", "tax", "shipping", "discount")),
+        (commerce.get("items", []), ("price", "discount")),
+    ):
+        for one in amounts:
+            for name in names:
+                if name in one:
+                    one[name] = round(one[name] / factor, 3)
+
+
+@lru_cache(maxsize=4096)
+def _click_ids(url: str) -> Mapping[str, str]:
+    if "?" not in url:
+        return {}
+    try:
+        query = parse_qsl(urlsplit(url).query)
+    except ValueError:
+        return {}
+    return {_URL_IDS[name]: value for name, value in query if name in _URL_IDS and 0 < len(value) <= 1000}
+
+
+def _flat(custom: Mapping[str, Any], prefix: str = "") -> Json:
+    """Own data as scalars: objects become dotted names, lists become JSON text; e-mail addresses are redacted."""
+    result: Json = {}
+    for name, value in custom.items():
+        place = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            result.update(_flat(value, place + "."))
+        else:
+            text = orjson.dumps(value).decode() if isinstance(value, list) else value
+            result[identity.redact(place)] = identity.redact(text) if isinstance(text, str) else text
+    return result
+
+

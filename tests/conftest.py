@@ -1,0 +1,48 @@
+"""What all tests share: one Kafka a session, names of their own on it, and an environment without our variables."""
+
+import os
+import secrets
+from typing import NamedTuple
+
+import pytest
+
+from app.kafka import Kafka
+
+# read before `environment` takes it away
+BROKER = os.environ.get("CAPISTREAM_BROKER")
+
+
+class External(NamedTuple):
+    """A Kafka that somebody else runs: no test may stop it."""
+
+    brokers: str
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory):
+    """A running Kafka: `kafka.brokers`. The one of CAPISTREAM_BROKER if that is set."""
+    if BROKER:
+        yield External(BROKER)
+        return
+    with Kafka(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
+
+
+@pytest.fixture
+def prefix():
+    """First part of the names of a test's topics and groups: other tests use the same Kafka."""
+    return f"t-{secrets.token_hex(6)}"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """Settings of whoever runs the tests must not change their outcome."""
+    for name in os.environ:
+        if name.startswith("CAPISTREAM_"):
+            monkeypatch.delenv(name)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "kafka" in getattr(item, "fixturenames", ()):
+            item.add_marker("kafka")
