@@ -197,7 +197,7 @@ class Deliver:
                 allow_redirects=False,
             ) as response:
                 body = await response.content.read(LONGEST_ANSWER)
-                return Response(response.status, dict(response.headers), body)
+                return Response(response.status, response.headers.copy(), body)
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             return Retry(f"no answer: {type(exc).__name__}")  # not its text: it can hold the address, and so the secret
 
@@ -278,8 +278,8 @@ def _final(outcome: Outcome) -> Final:
     if isinstance(outcome, Delivered):
         return Final("delivered", detail=outcome.detail)
     if isinstance(outcome, Rejected):
-        return Final("rejected", outcome.reason)
-    return Final("rejected", "too_old", outcome.reason)
+        return Final("rejected", outcome.reason, outcome.detail)
+    return Final("rejected", "too_old", f"last answer: {outcome.reason}")
 
 
 def _backoff(tries: int) -> float:

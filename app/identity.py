@@ -30,7 +30,8 @@ from app.events import Hashes
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _EMAIL = re.compile(r"[^@\s,;<>()\[\]\"]+@[^@\s,;<>()\[\]\"]+\.[^@\s,;<>()\[\]\".]{2,}")
-_EMAIL_ANYWHERE = re.compile(r"[\w.!#$&'*+/=?^`{|}~-]+(?:@|%40)[\w-]+(?:\.[\w-]+)+", re.IGNORECASE)
+#: Without the signs that separate things in URLs, though an address might have them.
+_EMAIL_ANYWHERE = re.compile(r"(?:[\w.+-]|%2[be])+(?:@|%40)[\w-]+(?:\.[\w-]+)+", re.IGNORECASE)
 _PHONE_LIKE = re.compile(r"\+\d[\d\s().-]{6,18}\d|\(\d{2,5}\)\s?\d{3,4}[\s-]?\d{3,5}")
 _GMAIL = ("gmail.com", "googlemail.com")
 

@@ -130,8 +130,6 @@ def _faust_app(settings: Settings) -> App:
         web_port=port,
         web_bind=view.host,
         canonical_url=address,
-        web_tables_enabled=False,  # Faust's own pages would show rows to anybody
-        web_router_enabled=False,
         worker_redirect_stdouts=False,
         stream_wait_empty=True,
         stream_recovery_delay=0.0,

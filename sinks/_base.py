@@ -68,6 +68,10 @@ class Response:
     body: bytes
 
 
+# Reasons are a few fixed texts that letters and receipts are grouped by; what differs each time, such as the platform's own
+# id of the request, is detail. Neither ever holds a secret or anything of the event.
+
+
 @dataclass(frozen=True)
 class Delivered:
     detail: str = ""  # the platform's receipt or warning, without personal data
@@ -79,6 +83,7 @@ class Retry:
 
     reason: str
     after: float | None = None  # seconds the platform asked for
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class Rejected:
 
     reason: str
     whole: bool = False
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,7 @@ class Halt:
     """Credentials or account are wrong: nothing can be delivered until somebody acts. Events stay where they are."""
 
     reason: str
+    detail: str = ""
 
 
 Outcome = Delivered | Retry | Rejected | Halt

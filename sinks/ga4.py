@@ -231,9 +231,12 @@ def _gtag_missing(event: Event) -> bool:
     return bool(told) and not any(told)
 
 
+_NO_SIGNAL = ConsentPolicy(needs=[])
+
+
 def _consent(consent: Consent) -> Json:
     """Signals not given are left out: GA4 then uses what gtag last told of that client."""
-    if not judge(consent, "advertising", ConsentPolicy(needs=[])).allowed:  # Global Privacy Control and its like
+    if not judge(consent, "advertising", _NO_SIGNAL).allowed:  # Global Privacy Control, or a string nobody could read
         return {"consent": {"ad_user_data": "DENIED", "ad_personalization": "DENIED"}}
     told: Json = {}
     if "ad_user_data" in consent:

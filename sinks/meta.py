@@ -426,7 +426,7 @@ def _verdict(sent: int, response: Response) -> Outcome:
         return Retry(f"HTTP {response.status} without a receipt", retry_after(response))
     if received < sent:
         # never seen. Split, so that the events that are missing stand alone; Meta knows the others by their ids
-        return Rejected(f"Meta counted {received} of {sent} events", whole=True)
+        return Rejected("Meta counted fewer events", whole=True, detail=f"{received} of {sent}")
     warnings = answer.get("messages")
     notes = [
         f"fbtrace_id {trace}" if (trace := _trace(answer)) else "",
@@ -442,19 +442,19 @@ def _failure(error: Json, response: Response) -> Outcome:
     where = f"Meta error {code}" + (f"/{subcode}" if subcode else "") + (f", fbtrace_id {trace}" if trace else "")
     after = retry_after(response)
     if code in _THROTTLED:
-        return Retry(f"throttled ({where})", after if after is not None else _regain(response))
+        return Retry("throttled", after if after is not None else _regain(response), where)
     if code in _TROUBLE or error.get("is_transient") is True:
-        return Retry(f"{_TROUBLE.get(code, 'temporary trouble')} ({where})", after)
+        return Retry(_TROUBLE.get(code, "temporary trouble"), after, where)
     if (code, subcode) == _NO_DATASET:
-        return Halt(f"there is no such dataset, or the token may not use it ({where})")
+        return Halt("there is no such dataset, or the token may not use it", detail=where)
     if code in _ACCOUNT:
-        return Halt(f"{_ACCOUNT[code]} ({where})")
+        return Halt(_ACCOUNT[code], where)
     if code == 100:
-        return Rejected(f"{_BAD_EVENT.get(subcode, 'a parameter is invalid')} ({where})", whole=True)
+        return Rejected(_BAD_EVENT.get(subcode, "a parameter is invalid"), whole=True, detail=where)
     if response.status in (401, 403):
-        return Halt(f"HTTP {response.status} ({where})")
+        return Halt(f"HTTP {response.status}", where)
     # What is wrong with an event always came as 100. The rest is about Meta or the account, and retrying loses nothing
-    return Retry(f"not known to us ({where})", after)
+    return Retry("not known to us", after, where)
 
 
 def _object(body: bytes) -> Json:

@@ -136,7 +136,7 @@ def events() -> st.SearchStrategy[Event]:
 def _any(hint: Any) -> st.SearchStrategy[Any]:
     if is_typeddict(hint):
         fields = {
-            name: st.one_of(_LIKELY[name], _any(field)) if name in _LIKELY else _any(field)
+            name: st.one_of(*[_LIKELY[name]] * 4, _any(field)) if name in _LIKELY else _any(field)
             for name, field in get_type_hints(hint).items()
             if name != "__pydantic_config__"
         }

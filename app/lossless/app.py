@@ -7,6 +7,7 @@ from typing import Any
 import faust
 from faust.topics import Topic
 from faust.transport.drivers import aiokafka as stock
+from faust.web.base import BlueprintManager
 
 from app.lossless.batch import Batch, die
 from app.lossless.consumer import Consumer
@@ -43,6 +44,11 @@ class App(faust.App):
         for start in self.on_starting:
             await start()
         await super().on_first_start()
+
+    def _new_web(self) -> Any:
+        web = super()._new_web()
+        web.blueprints = BlueprintManager([])  # Faust's own pages show rows and routes to anybody
+        return web
 
     def on_webserver_init(self, web: Any) -> None:
         for add in self.on_web:

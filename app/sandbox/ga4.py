@@ -149,10 +149,10 @@ ITEM: Mapping[str, Check] = {
     **dict.fromkeys(
         words(
             """
-        item_id item_name affiliation coupon item_brand item_category item_category2 item_category3 item_category4
-        item_category5 item_list_id item_list_name item_variant location_id creative_name creative_slot promotion_id
-        promotion_name
-        """
+            item_id item_name affiliation coupon item_brand item_category item_category2 item_category3 item_category4
+            item_category5 item_list_id item_list_name item_variant location_id creative_name creative_slot promotion_id
+            promotion_name
+            """
         ),
         _text,
     ),

@@ -11,7 +11,8 @@ import base64
 import hashlib
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import date, timedelta
 from functools import cache
 from itertools import product
@@ -303,7 +304,7 @@ def _website(event: dict[str, Any], path: str) -> Problems:
     if "event_source_url" not in event:
         yield Problem(step(path, "event_source_url"), "is missing, and action_source is website")
     if "client_user_agent" not in part(event, "user_data"):
-        yield Problem(step(path, "user_data.client_user_agent"), "is missing, and action_source is website")
+        yield Problem(step(step(path, "user_data"), "client_user_agent"), "is missing, and action_source is website")
 
 
 def _match_keys(event: dict[str, Any], path: str) -> Problems:
@@ -490,7 +491,7 @@ def _judge(call: Call, dataset: str, data: list[Any], envelope: Any) -> Ruling:
 
 
 def _checked(event: Any, path: str, call: Call) -> Checked:
-    problems = tuple(check_event(event, path, call.now))
+    problems = _with_code(check_event(event, path, call.now))
     fields = event if isinstance(event, dict) else {}
     name, event_id = as_id(fields.get("event_name")), as_id(fields.get("event_id"))
     warnings = () if problems else (*_warn_call(call), *warn_event(fields, path))
@@ -506,7 +507,12 @@ def _warn_call(call: Call) -> Problems:
 
 
 def _refused(call: Call, dataset: str, *problems: Problem, envelope: Any = None) -> Ruling:
-    return Ruling(dataset, _error(problems[0], _trace(call)), problems=problems, envelope=envelope)
+    found = _with_code(problems)
+    return Ruling(dataset, _error(found[0], _trace(call)), problems=found, envelope=envelope)
+
+
+def _with_code(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    return tuple(problem if problem.code else replace(problem, code=INVALID) for problem in problems)
 
 
 def _success(call: Call, count: int) -> Answer:
@@ -535,7 +541,7 @@ TEXTS = {
 
 def _error(problem: Problem, trace: str) -> Answer:
     """Meta's error, which names neither the event nor the field."""
-    code, _, subcode = (problem.code or INVALID).partition("/")
+    code, _, subcode = problem.code.partition("/")
     status = 401 if code == "190" else 400
     return json_answer(status, {"error": _error_body(int(code), int(subcode or 0), trace, TEXTS.get(problem.code, ""))})
 

@@ -162,7 +162,11 @@ class Sandbox:
 
 
 def _sent(request: web.Request) -> Sent:
-    return Sent(request.method, request.path, dict(request.query), dict(request.headers))
+    return Sent(request.method, request.path, dict(request.query), _headers(request))
+
+
+def _headers(request: web.Request) -> dict[str, str]:
+    return {str(name): value for name, value in request.headers.items()}  # orjson takes no subclass of str as a key
 
 
 def _respond(request: web.Request, answer: Answer | None) -> web.Response:

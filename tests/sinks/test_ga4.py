@@ -239,6 +239,7 @@ def test_a_town_alone_is_no_address():
         ({"ad_user_data": "granted", "gpc": True}, {"ad_user_data": "DENIED", "ad_personalization": "DENIED"}),
         ({"us_privacy": "1YYN"}, {"ad_user_data": "DENIED", "ad_personalization": "DENIED"}),
         ({"us_privacy": "1YNN"}, None),
+        ({"ad_user_data": "granted", "tcf": "CP"}, {"ad_user_data": "DENIED", "ad_personalization": "DENIED"}),
     ],
 )
 def test_consent_is_told_where_it_is_known(consent, expected):

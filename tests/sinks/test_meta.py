@@ -577,6 +577,13 @@ def test_reasons_are_codes_and_words_of_ours(body, reason):
     assert outcome.reason == reason
 
 
+@pytest.mark.parametrize("code", THROTTLED)
+def test_throttling_is_told_from_trouble(code):
+    (outcome, _) = make_sink().verdict(BATCH, answer(400, error(code)))
+
+    assert outcome == Retry(f"throttled (Meta error {code}, fbtrace_id AbC-1)")
+
+
 @pytest.mark.parametrize(
     ("usage", "after"),
     [
