@@ -196,7 +196,7 @@ class Deliver:
                 timeout=aiohttp.ClientTimeout(total=self.sink.limits.timeout),
                 allow_redirects=False,
             ) as response:
-                body = await response.content.read(LONGEST_ANSWER)
+                body = await _read(response)
                 return Response(response.status, response.headers.copy(), body)
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             return Retry(f"no answer: {type(exc).__name__}")  # not its text: it can hold the address, and so the secret
@@ -249,7 +249,9 @@ class Deliver:
             if final.outcome == "rejected":
                 letter = self._letter(p, job, final)
                 rows[pipeline.names.dead, letter.partition(pipeline.partitions)].append(letter.row())
-                log.warning("event.rejected", destination=self.name, reason=final.reason, event_id=job.event["event_id"])
+                log.warning(
+                    "event.rejected", destination=self.name, reason=final.reason, event_id=job.event["event_id"]
+                )
             table[job.key] = orjson.dumps(
                 {"v": 1, "o": final.outcome, "t": now, "n": job.attempts, "r": final.reason, "d": final.detail}
             )
@@ -268,6 +270,17 @@ class Deliver:
             event_name=job.event["event_name"],
             attempts=job.attempts,
         )
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The answer's body, at most LONGEST_ANSWER of it, however it drips."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) >= LONGEST_ANSWER:
+            response.close()  # the rest would block the connection for the next request
+            break
+    return bytes(body[:LONGEST_ANSWER])
 
 
 def _failed_as_one(outcomes: Sequence[Outcome]) -> bool:

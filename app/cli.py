@@ -46,9 +46,13 @@ def main() -> None:
 @main.command()
 @click.option("--once", is_flag=True, help="Play the file once, wait for every outcome, and end.")
 @click.option("--json", "as_json", is_flag=True, help="First line: the addresses, when ready. Last line: the balance.")
-@click.option("--workers", type=click.IntRange(1, 4), default=1, show_default=True, help="How many workers share the work.")
+@click.option(
+    "--workers", type=click.IntRange(1, 4), default=1, show_default=True, help="How many workers share the work."
+)
 @click.option("--file", type=click.Path(exists=True, path_type=Path), help="Another traffic file than the bundled one.")
-@click.option("--speed", type=click.FloatRange(0.05, 100), default=1.0, show_default=True, help="2 plays twice as fast.")
+@click.option(
+    "--speed", type=click.FloatRange(0.05, 100), default=1.0, show_default=True, help="2 plays twice as fast."
+)
 @_plainly
 def demo(once: bool, as_json: bool, workers: int, file: Path | None, speed: float) -> None:
     """Run everything on this machine: Kafka, collector, worker, emulated platforms. For development only.
@@ -104,7 +108,9 @@ def sandbox(host: str, port: int) -> None:
 @main.command()
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
 @_config
-@click.option("--speed", type=click.FloatRange(0.05, 1000), default=1.0, show_default=True, help="2 plays twice as fast.")
+@click.option(
+    "--speed", type=click.FloatRange(0.05, 1000), default=1.0, show_default=True, help="2 plays twice as fast."
+)
 @click.option("--suffix", default="", help="Added to all ids, to play a file again as new conversions.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @_plainly
@@ -117,7 +123,13 @@ def send(file: Path, config: Path | None, speed: float, suffix: str, as_json: bo
     click.echo(f"playing {len(lines)} events", err=True)
     player = traffic.Player(traffic.target(settings.load(config)))
     sent = asyncio.run(player.play(lines, speed=speed, suffix=suffix))
-    result = {"pixel": sent.pixel, "segment": sent.segment, "bus": sent.bus, "refused": sent.refused, "failed": sent.failed}
+    result = {
+        "pixel": sent.pixel,
+        "segment": sent.segment,
+        "bus": sent.bus,
+        "refused": sent.refused,
+        "failed": sent.failed,
+    }
     click.echo(orjson.dumps(result).decode() if as_json else "\n".join(f"{k:8} {v}" for k, v in result.items()))
     sys.exit(1 if sent.failed else 0)
 

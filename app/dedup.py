@@ -111,9 +111,7 @@ class _Run:
         self.rows.update(zip(new, map(_loads, self.seen_get(new)), strict=True))
         # a hold can stand without a row: a crash came between the two changelog writes
         open_ = [
-            key
-            for key in keys_
-            if key not in self.holds and (holds or not (row := self.rows[key]) or row["s"] is None)
+            key for key in keys_ if key not in self.holds and (holds or not (row := self.rows[key]) or row["s"] is None)
         ]
         for key, hold in zip(open_, map(_loads, self.held_get(open_)), strict=True):
             self.holds[key] = hold
@@ -202,7 +200,7 @@ class _Run:
             hold, row = self.holds.get(key), self.rows[key]
             if hold is None:
                 continue  # closed before
-            if hold["d"] >= now:  # type: ignore[operator]  # a stale entry of a hold opened again
+            if now is None or hold["d"] >= now:  # a stale entry of a hold opened again
                 heapq.heappush(heap, (hold["d"], key))
                 continue
             if row is None:  # a crash came between the two changelog writes: held written, seen not
@@ -224,7 +222,11 @@ def _complete(rule: EventRule, copies: Sequence[Event]) -> bool:
 
 def _brief(key: bytes, copy: Event, offset: int) -> list[Any]:
     origin = copy.get("origin", {})
-    where = f"{origin['topic']}/{origin['partition']}/{origin['offset']}" if "topic" in origin else origin.get("request", "")
+    where = (
+        f"{origin['topic']}/{origin['partition']}/{origin['offset']}"
+        if "topic" in origin
+        else origin.get("request", "")
+    )
     event_id = copy["event_id"] if copy["event_id"] != keys.parts(key)[0] else ""
     return [copy["source"], copy["received"], offset, event_id, where]
 

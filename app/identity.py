@@ -93,7 +93,9 @@ def _phone(value: str, country: str | None) -> dict[str, str]:
 def letters_only(text: str, *, digits: bool, spaces: bool = True) -> str:
     """Lower case without punctuation; accents stay. White space is folded, or removed."""
     text = unicodedata.normalize("NFC", text).lower()
-    kept = (c for c in text if c.isalpha() or c.isspace() or unicodedata.category(c)[0] == "M" or (digits and c.isdigit()))
+    kept = (
+        c for c in text if c.isalpha() or c.isspace() or unicodedata.category(c)[0] == "M" or (digits and c.isdigit())
+    )
     return (" " if spaces else "").join("".join(kept).split())
 
 

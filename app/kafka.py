@@ -36,6 +36,12 @@ _COORDINATES = (
 )
 _JAVA = 17  # the oldest that Kafka 4 runs on
 
+_LOGGING = (
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+)
+
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0  # Kafka stops in half a second, but a SIGTERM soon after the start has been seen to hang
 
@@ -196,13 +202,6 @@ class Kafka:
             return _last_lines(str(self.log), log.read().decode(errors="replace"))
 
 
-_LOGGING = (
-    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-    "-Dorg.slf4j.simpleLogger.showDateTime=true",
-    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
-)
-
-
 def fetch(progress: Progress) -> Path:
     """Find Kafka's jars in the user's cache, or fetch them into it, and return their folder."""
     store = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "capistream"
@@ -306,7 +305,7 @@ def _serves(port: int) -> bool:
 
 
 def _last_lines(name: str, text: str) -> str:
-    lines = text.splitlines()[-15:]
+    lines = [line for line in text.splitlines() if not line.startswith("\tat ")][-15:]  # without frames of stacks
     return "\n".join([f" The last lines of {name}:", *lines]) if lines else f" {name} says nothing."
 
 

@@ -50,7 +50,7 @@ def distinct(copies: Iterable[Event]) -> list[Event]:
         name = (copy["source"], content_hash(copy))
         if name not in found or _arrival(copy) < _arrival(found[name]):
             found[name] = copy
-    return [found[name] for name in sorted(found, key=lambda n: (_KNOWS_ORDER.index(n[0]), n[1]))][:MAX_COPIES]  # type: ignore[arg-type]
+    return [found[name] for name in sorted(found, key=lambda n: (_KNOWS_ORDER.index(n[0]), n[1]))][:MAX_COPIES]
 
 
 def _arrival(copy: Event) -> tuple[int, int, bytes]:
@@ -92,7 +92,9 @@ def _part(parts: Sequence[Any], groups: tuple[tuple[str, ...], ...]) -> Json:
     grouped = {name for group in groups for name in group}
     for group in groups:
         # the copy that has the leading field; when none has it, the one with any of them
-        whole = next((p for p in parts if group[0] in p), None) or next((p for p in parts if any(n in p for n in group)), {})
+        whole = next((p for p in parts if group[0] in p), None)
+        if whole is None:
+            whole = next((p for p in parts if any(n in p for n in group)), {})
         result.update((name, whole[name]) for name in group if name in whole)
     for part in parts:
         for name, value in part.items():

@@ -15,15 +15,21 @@ REFUSED = Counter(
     "Events that could not be taken, by reason; each is a dead letter or was answered 4xx. Look at `capistream.dead`",
     ["reason"],
 )
-IGNORED = Counter("capistream_ignored_total", "Messages that report nothing to deliver (identify, group, alias)", ["kind"])
+IGNORED = Counter(
+    "capistream_ignored_total", "Messages that report nothing to deliver (identify, group, alias)", ["kind"]
+)
 FIELDS_DROPPED = Counter(
     "capistream_fields_dropped_total", "Parts of accepted events that could not be used", ["field", "reason"]
 )
 CONVERSIONS = Counter(
-    "capistream_conversions_total", "Merged events, by name and why they closed (complete, no_hold, hold_ended)", ["event", "closed"]
+    "capistream_conversions_total",
+    "Merged events, by name and why they closed (complete, no_hold, hold_ended)",
+    ["event", "closed"],
 )
 DUPLICATES = Counter(
-    "capistream_duplicates_total", "Copies that changed nothing: `repeat` while held, `late` after closing", ["event", "kind"]
+    "capistream_duplicates_total",
+    "Copies that changed nothing: `repeat` while held, `late` after closing",
+    ["event", "kind"],
 )
 HELD = Gauge("capistream_held", "Conversions waiting for their other copies, by partition", ["partition"])
 CLOCK_LAG = Gauge(
@@ -34,9 +40,15 @@ SOURCES_LEFT_OUT = Gauge(
     "capistream_sources_left_out", "Source partitions too far behind to be waited for: their copies may come too late"
 )
 OUTCOMES = Counter(
-    "capistream_outcomes_total", "Final outcomes, by destination and kind (delivered, rejected, skipped, held_back)", ["destination", "outcome"]
+    "capistream_outcomes_total",
+    "Final outcomes, by destination and kind (delivered, rejected, skipped, held_back)",
+    ["destination", "outcome"],
 )
-ATTEMPTS = Counter("capistream_requests_total", "Requests sent, by destination and HTTP status (0: no answer)", ["destination", "status"])
+ATTEMPTS = Counter(
+    "capistream_requests_total",
+    "Requests sent, by destination and HTTP status (0: no answer)",
+    ["destination", "status"],
+)
 REQUEST_SECONDS = Histogram(
     "capistream_request_seconds",
     "Seconds from sending a request to its answer, by destination",

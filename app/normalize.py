@@ -31,8 +31,27 @@ OLDEST = datetime(2015, 1, 1, tzinfo=UTC)
 NOT_AN_ID = frozenset({"", "undefined", "null", "none", "nan", "0", "[object object]", "true", "false"})
 #: ISO 4217 currencies whose smallest unit is not a hundredth.
 _EXPONENTS = dict.fromkeys(
-    "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split(), 0
-) | dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3)
+    [
+        "BIF",
+        "CLP",
+        "DJF",
+        "GNF",
+        "ISK",
+        "JPY",
+        "KMF",
+        "KRW",
+        "PYG",
+        "RWF",
+        "UGX",
+        "UYI",
+        "VND",
+        "VUV",
+        "XAF",
+        "XOF",
+        "XPF",
+    ],
+    0,
+) | dict.fromkeys(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"], 3)
 _SIGNALS = ("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization")
 #: URL parameters that are click ids, by our name
 _URL_IDS = {
@@ -53,7 +72,15 @@ _URL_IDS = {
 _NOT_A_PERSON = tuple(
     ipaddress.ip_network(network)
     for network in (
-        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"),
+        *(
+            "0.0.0.0/8",
+            "10.0.0.0/8",
+            "100.64.0.0/10",
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+        ),
         *("::/127", "fc00::/7", "fe80::/10", "ff00::/8"),
     )
 )
@@ -195,7 +222,7 @@ class _Work:
             event["pairs"] = False
         parts = {
             "user": self._user(draft),
-            "context": self._context(draft, ids),
+            "context": self._context(draft),
             "ids": ids,
             "commerce": commerce,
             "consent": draft.get("consent"),
@@ -314,7 +341,7 @@ class _Work:
                 self.drops.append((f"user.{name}", str(exc)))
         return user
 
-    def _context(self, draft: Draft, ids: Json) -> Json:
+    def _context(self, draft: Draft) -> Json:
         context: Json = {k: v for k, v in draft.get("context", {}).items() if v}
         for name in ("url", "referrer", "title"):
             if name in context:
@@ -371,7 +398,11 @@ def _clean_id(value: str, place: str, most: int = 200) -> str:
 
 def _event_id(draft: Draft, commerce: Json) -> str:
     given = str(draft.get("event_id", ""))
-    if given.strip().lower() in NOT_AN_ID and draft["event_name"] in ("purchase", "refund") and "transaction_id" in commerce:
+    if (
+        given.strip().lower() in NOT_AN_ID
+        and draft["event_name"] in ("purchase", "refund")
+        and "transaction_id" in commerce
+    ):
         return str(commerce["transaction_id"])
     return _clean_id(given, "event_id")
 
@@ -433,5 +464,3 @@ def _flat(custom: Mapping[str, Any], prefix: str = "") -> Json:
             text = orjson.dumps(value).decode() if isinstance(value, list) else value
             result[identity.redact(place)] = identity.redact(text) if isinstance(text, str) else text
     return result
-
-

@@ -84,7 +84,9 @@ class Secret(Part):
 def _only_reference(value: Any) -> Any:
     if isinstance(value, str):
         # not echoed: it may be the secret itself
-        raise ValueError('a secret is never in this file: write { env = "NAME" } or { file = "/path" }')
+        raise ValueError(  # noqa: TRY004 (pydantic reads ValueError)
+            'a secret is never in this file: write { env = "NAME" } or { file = "/path" }'
+        )
     return value
 
 
@@ -163,10 +165,9 @@ DEFAULT_RULES: dict[str, EventRule] = {
 class ConsentPolicy(Part):
     """What a destination needs before it may have an event."""
 
-    needs: (
-        list[Literal["ad_storage", "analytics_storage", "ad_user_data", "ad_personalization"]] | None
-    ) = None
-    """Signals that must be granted. Default by the sink's purpose: advertising needs ad_storage and ad_user_data, analytics needs analytics_storage."""
+    needs: list[Literal["ad_storage", "analytics_storage", "ad_user_data", "ad_personalization"]] | None = None
+    """Signals that must be granted. Default by the sink's purpose: advertising needs ad_storage and ad_user_data,
+    analytics needs analytics_storage."""
     absent: Literal["require", "assume"] = "require"
     """What a signal that no copy carries means: `require` holds the event back, `assume` counts it as granted."""
 
@@ -188,7 +189,8 @@ class Destination(Part):
     custom_events: bool = False
     """Also send events that no table names, under their own name."""
     browser_tag: BrowserTag | dict[str, BrowserTag] | None = None
-    """Does the platform's own tag also report this event from the browser? `none`, or `same_id` when it gets our event id. One value, or one per event name (`default` for the rest)."""
+    """Does the platform's own tag also report this event from the browser? `none`, or `same_id` when it gets our event id.
+    One value, or one per event name (`default` for the rest)."""
     consent: ConsentPolicy = ConsentPolicy()
     """Which consent it needs."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 8
@@ -291,9 +293,7 @@ class Settings(Part):
         if not isinstance(value, dict):
             return value
         return {
-            name: DEFAULT_RULES[name].model_dump() | rule
-            if name in DEFAULT_RULES and isinstance(rule, dict)
-            else rule
+            name: DEFAULT_RULES[name].model_dump() | rule if name in DEFAULT_RULES and isinstance(rule, dict) else rule
             for name, rule in value.items()
         }
 
@@ -321,7 +321,7 @@ _NO_HOLD = EventRule()
 def _mistake(loc: tuple[Any, ...], message: str) -> dict[str, Any]:
     from pydantic_core import PydanticCustomError
 
-    return {"type": PydanticCustomError("setting", "{message}", {"message": message}), "loc": loc, "input": None}  # type: ignore[dict-item]
+    return {"type": PydanticCustomError("setting", "{message}", {"message": message}), "loc": loc, "input": None}
 
 
 def parse(text: str, place: str = "capistream.toml") -> Settings:
@@ -362,7 +362,9 @@ def _cross_checks(settings: Settings) -> list[str]:
     topics: dict[str, str] = {}
     for name, source in settings.sources.items():
         if source.site not in settings.sites:
-            mistakes.append(f"sources.{name}.site: no site is called so; sites are {', '.join(settings.sites) or 'none'}")
+            mistakes.append(
+                f"sources.{name}.site: no site is called so; sites are {', '.join(settings.sites) or 'none'}"
+            )
         if source.topic in topics:
             mistakes.append(f"sources.{name}.topic: already read by sources.{topics[source.topic]}")
         topics[source.topic] = name
@@ -408,7 +410,9 @@ def load(path: Path | None = None) -> Settings:
         text = path.read_text()
     except OSError as exc:
         raise SettingsError(
-            [f"{path}: {exc.strerror}. Name the file with --config or CAPISTREAM_CONFIG; docs/capistream.toml is a sample"]
+            [
+                f"{path}: {exc.strerror}. Name the file with --config or CAPISTREAM_CONFIG; docs/capistream.toml is a sample"
+            ]
         ) from exc
     return parse(text, str(path))
 

@@ -86,8 +86,8 @@ def plan(settings: Settings) -> list[Topic]:
               "consumers; at least once", n, log | {"retention.ms": str(3 * DAY)}),
         Topic(name.dead, "letter id: origin and destination", "collector, agents", "what could not be taken or delivered: reason, "
               "field, origin; no payload", n, log | {"retention.ms": str(30 * DAY)}),
-        Topic(name.receipts, "conversion key", "agents/deliver, agents/dedup", "one row per final outcome of an event at a destination",
-              n, log | {"retention.ms": str(90 * DAY)}),
+        Topic(name.receipts, "conversion key", "agents/deliver, agents/dedup", "one row per final outcome of an event at a "
+              "destination", n, log | {"retention.ms": str(90 * DAY)}),
         Topic(name.clock, "none", "agents/clock", "watermarks of the sources, each second", 1,
               log | {"retention.ms": str(HOUR), "segment.ms": str(HOUR)}),
         Topic(name.changelog("seen"), "conversion key; alias", "agents/dedup", "table seen: copies, decision, per key", n,

@@ -201,7 +201,9 @@ class Collector:
 
     def _client(self, request: web.Request) -> str:
         """The first address, from our side, that is no trusted proxy."""
-        hops = [hop.strip() for hop in ",".join(request.headers.getall("X-Forwarded-For", [])).split(",") if hop.strip()]
+        hops = [
+            hop.strip() for hop in ",".join(request.headers.getall("X-Forwarded-For", [])).split(",") if hop.strip()
+        ]
         for hop in [request.remote or "", *reversed(hops)]:
             try:
                 address = ipaddress.ip_address(hop)

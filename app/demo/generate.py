@@ -40,7 +40,7 @@ from app.events import Json
 SESSIONS, SEED = 300, 7
 SHOP = "https://shop.example"
 END = 30.0  # seconds: nothing is sent later
-LAST_START = 19.0
+LAST_START = 20.0
 #: Conversions that browser and back end both report.
 PAIRED = ("purchase", "generate_lead", "sign_up", "subscribe")
 SIGNALS = ("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization")
@@ -285,6 +285,7 @@ class Step:
     title: str
     commerce: Json = field(default_factory=dict)
     custom: Json = field(default_factory=dict)
+    pause: float = 0.0  # seconds before it, besides the usual
 
 
 _SPELLED = {"ß": "ss", "ł": "l", "ı": "i", "ü": "ue", "ö": "oe", "ä": "ae"}
@@ -320,7 +321,7 @@ def make_person(rng: random.Random, number: int) -> Person:
 def make_visit(rng: random.Random, person: Person, number: int, *, converts: bool) -> Visit:
     blocked = converts and rng.random() < 0.08
     consent = rng.choices((_signals("granted"), _signals("denied"), {}), (70, 15, 15))[0]
-    changed_mind = consent == _signals("granted") and converts and rng.random() < 0.05
+    changed_mind = consent == _signals("granted") and converts and rng.random() < 0.04
     click, referrer = _arrival(rng)
     return Visit(
         person=person,
@@ -348,11 +349,7 @@ def _arrival(rng: random.Random) -> tuple[Json, str]:
     """Tell where somebody comes from: (parameters of the first URL, referrer)."""
     kind = rng.choices(("direct", "google", "gclid", "fbclid", "newsletter"), (35, 25, 18, 14, 8))[0]
     if kind == "gclid":
-        return {
-            "utm_source": "google",
-            "utm_medium": "cpc",
-            "gclid": "Cj0KCQjw" + _token(rng, 24),
-        }, "https://www.google.com/"
+        return {"utm_source": "google", "gclid": "Cj0KCQjw" + _token(rng, 24)}, "https://www.google.com/"
     if kind == "fbclid":
         return {"utm_source": "facebook", "fbclid": "IwY2xjaw" + _token(rng, 24)}, "https://l.facebook.com/"
     if kind == "newsletter":
@@ -435,14 +432,8 @@ def asking(rng: random.Random, visit: Visit) -> Iterator[Step]:
     yield from _arriving(rng)
     yield Step("page_view", "/corporate-gifts", "Corporate gifts")
     value = major(priced(rng.choice((2500, 5000, 10_000)), currency), currency)
-    topic = rng.choice(("gifts", "wholesale", "fitting-out"))
-    yield Step(
-        "generate_lead",
-        "/corporate-gifts/thanks",
-        "We call back",
-        {"value": value, "currency": currency},
-        {"topic": topic},
-    )
+    commerce, topic = {"value": value, "currency": currency}, rng.choice(("gifts", "wholesale", "fitting-out"))
+    yield Step("generate_lead", "/corporate-gifts/thanks", "We call back", commerce, {"topic": topic})
 
 
 def joining(rng: random.Random, visit: Visit) -> Iterator[Step]:
@@ -473,10 +464,8 @@ def fill_cart(rng: random.Random, currency: str) -> list[InCart]:
 
 
 def _arriving(rng: random.Random) -> Iterator[Step]:
-    path, title = rng.choice(
-        (("/", "shop.example"), ("/sale", "Sale"), ("/magazine/slow-mornings", "Slow mornings – Magazine"))
-    )
-    yield Step("page_view", path, title)
+    pages = ("/", "shop.example"), ("/sale", "Sale"), ("/magazine/slow-mornings", "Slow mornings – Magazine")
+    yield Step("page_view", *rng.choice(pages))
 
 
 def _looking(rng: random.Random, visit: Visit, cart: Sequence[InCart]) -> Iterator[Step]:
@@ -487,18 +476,17 @@ def _looking(rng: random.Random, visit: Visit, cart: Sequence[InCart]) -> Iterat
         term = cart[0].product.name.lower()
         yield Step("search", f"/search?q={quote_plus(term)}", "Search", {"search_term": term})
     else:
-        listed = [
-            InCart(one, one.variants[0], 1, priced(one.cents, currency)) for one in PRODUCTS if one.category == category
-        ]
-        shown = [{k: v for k, v in item(one, currency).items() if k != "variant"} for one in listed]
+        listed = (one for one in PRODUCTS if one.category == category)
+        shown = [item(InCart(one, one.variants[0], 1, priced(one.cents, currency)), currency) for one in listed]
         commerce = {"currency": currency, "list_id": category.lower(), "list_name": category, "items": shown}
         yield Step("view_item_list", f"/c/{category.lower()}", category, commerce)
     for one in cart:
         single = money([replace(one, quantity=1)], currency)
         page = _product_page(one)
         yield Step("view_item", *page, single)
-        if category in ("Clothing", "Shoes") and rng.random() < 0.12:
-            yield Step("size_guide_opened", *page, custom={"guide": category.lower(), "unit": rng.choice(("eu", "us"))})
+        if one.product.category in ("Clothing", "Shoes") and rng.random() < 0.12:
+            guide = {"guide": one.product.category.lower(), "unit": rng.choice(("eu", "us"))}
+            yield Step("size_guide_opened", *page, custom=guide)
         if rng.random() < 0.1:
             yield Step("add_to_wishlist", *page, single)
 
@@ -547,11 +535,11 @@ def _refunds(rng: random.Random, visit: Visit, cart: Sequence[InCart]) -> Iterat
     currency = visit.person.country.currency
     pieces = [replace(one, quantity=1) for one in cart for _ in range(one.quantity)]
     if len(pieces) == 1 or rng.random() < 0.4:
-        yield Step("refund", "", "", {**money(cart, currency), "transaction_id": visit.order})
+        yield Step("refund", "", "", {**money(cart, currency), "transaction_id": visit.order}, pause=2.5)
         return
     for number, one in enumerate(rng.sample(pieces, rng.randrange(1, len(pieces))), start=1):
         ids = {"transaction_id": visit.order, "refund_id": f"{visit.order}-R{number}"}
-        yield Step("refund", "", "", money([one], currency) | ids)
+        yield Step("refund", "", "", money([one], currency) | ids, pause=2.5 if number == 1 else 0)
 
 
 # --- copies: who reports it, when and how -----------------------------------------------------------------------------
@@ -585,10 +573,7 @@ def play(rng: random.Random, visit: Visit, steps: Iterable[Step]) -> Iterator[Li
 def happen(rng: random.Random, visit: Visit, steps: Iterable[Step]) -> Iterator[Happened]:
     at, url, referrer, logged_in = visit.start, "", visit.referrer, False
     for number, step in enumerate(steps):
-        if number:
-            at += rng.uniform(0.08, 0.35)
-        if step.name == "refund":
-            at += 2  # not before the purchase is known
+        at += rng.uniform(0.2, 0.7) + step.pause if number else 0
         page = SHOP + step.path + (visit.landing if number == 0 else "")
         if url and page != url:
             referrer = url
@@ -611,14 +596,14 @@ def conversion(rng: random.Random, visit: Visit, it: Happened) -> Iterator[Line]
     yield pixel
     if rng.random() >= 0.05:
         yield server_line(rng, visit, it, server_at)
-    if rng.random() < 0.07:
+    if rng.random() < 0.1:
         yield _reloaded(rng, pixel, fresh_id=it.step.name == "purchase" and rng.random() < 0.4)
 
 
 def _gap(rng: random.Random, at: float) -> float:
     """Choose the seconds between two copies."""
     kind = rng.random()
-    if kind < 0.03 and at + 8 < END:
+    if kind < 0.05 and at + 8 < END:
         return rng.uniform(6.2, 8)
     return rng.uniform(2, 2.5) if kind < 0.1 else 2 * rng.random() ** 2
 

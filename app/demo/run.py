@@ -261,7 +261,9 @@ async def _session(demo: Demo, lines: list[Json], *, once: bool, as_json: bool, 
     if as_json:
         print(orjson.dumps(report).decode(), flush=True)
     else:
-        stderr.print("[bold green]The books balance.[/]" if complete else f"[bold red]The books do not balance:[/] {report}")
+        stderr.print(
+            "[bold green]The books balance.[/]" if complete else f"[bold red]The books do not balance:[/] {report}"
+        )
     return 0 if complete else 1
 
 
@@ -344,7 +346,9 @@ def _table(report: Json, seconds: float) -> Table:
     table.add_row("conversions", f"{report['unique']} unique, {report['merged']} merged")
     for name, one in report["destinations"].items():
         parts = [f"[green]{one['delivered']} delivered[/]"]
-        parts += [f"{one[state]} {state.replace('_', ' ')}" for state in ("held_back", "skipped", "filtered") if one[state]]
+        parts += [
+            f"{one[state]} {state.replace('_', ' ')}" for state in ("held_back", "skipped", "filtered") if one[state]
+        ]
         parts += [f"[red]{one['rejected']} rejected[/]"] if one["rejected"] else []
         parts += [f"[yellow]{one['pending']} under way[/]"] if one["pending"] else []
         table.add_row(name, ", ".join(parts))

@@ -76,7 +76,7 @@ def load(path: Path) -> list[Json]:
             if line["via"] not in ("pixel", "segment", "bus"):
                 raise ValueError("via")
             line["at"] = float(line["at"])
-            line["body"]  # noqa: B018 (must be there)
+            line["body"]
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as exc:
             raise CapistreamError(f"{path}, line {number}: not a line of a traffic file: {exc!r}") from None
         lines.append(line)

@@ -66,7 +66,10 @@ ITEM_FIELDS: Table = (
     ("item_price", "price"),
 )
 
-_USED = {theirs.split(".")[1] for theirs, _ in FIELDS if theirs.startswith("custom_data.")} | {"contents", "content_ids"}
+_USED = {theirs.split(".")[1] for theirs, _ in FIELDS if theirs.startswith("custom_data.")} | {
+    "contents",
+    "content_ids",
+}
 
 
 def split(body: Any) -> list[Any]:
@@ -80,7 +83,9 @@ def draft(one: Any) -> Json | Ignored:
     name = text(event, "event_name")
     result: Json = {"event_name": EVENT_NAMES.get(name, name)}
     source = SOURCES.get(str(event.get("action_source")))
-    if source and source != "server":  # a website's events may as well come from our own pixel: the topic's setting says
+    if (
+        source and source != "server"
+    ):  # a website's events may as well come from our own pixel: the topic's setting says
         result["source"] = source
     apply(FIELDS, event, result)
     user = obj(event.get("user_data") or {}, "user_data")

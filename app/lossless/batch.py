@@ -13,7 +13,7 @@ log = structlog.get_logger()
 EXIT_ANEW = 70
 
 
-class Lost(Exception):  # noqa: N818 (no error: the partition is somebody else's now)
+class Lost(Exception):
     """The partition is no longer ours, or we cannot prove that it is: drop the work, unfinished."""
 
 
@@ -30,9 +30,7 @@ class Batch:
 
     __slots__ = ("_finished", "first", "generation", "next", "records", "tp")
 
-    def __init__(
-        self, tp: Any, records: Sequence[Any], generation: int, finished: Callable[["Batch"], None]
-    ) -> None:
+    def __init__(self, tp: Any, records: Sequence[Any], generation: int, finished: Callable[["Batch"], None]) -> None:
         self.tp = tp
         self.records = records
         self.generation = generation

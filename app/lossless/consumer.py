@@ -1,6 +1,7 @@
 """Batches in, commits out: the ledger of what is open decides, Faust's own acknowledgements do not."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 from faust.transport.drivers import aiokafka as stock
@@ -54,7 +55,7 @@ class Consumer(stock.Consumer):
             batches.remove(batch)
         self.room.set()
 
-    def position(self, tp: TP) -> int | None:  # type: ignore[override]
+    def position(self, tp: TP) -> int | None:
         """The first offset of `tp` whose work is not finished."""
         batches = self.open.get(tp)
         return min(b.first for b in batches) if batches else self._read_offset.get(tp)
@@ -165,10 +166,8 @@ class Consumer(stock.Consumer):
         # aiokafka leaves the group when nobody polls for max_poll_interval; waiting for room is no such thing
         with self._thread._consumer._fetcher._subscriptions.fetch_context():
             pass
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.room.wait(), 0.1)
-        except TimeoutError:
-            pass
 
     async def _take(self, tp: TP, run: list[Any]) -> None:
         if not self._is_changelog_tp(tp):
@@ -226,5 +225,3 @@ class Consumer(stock.Consumer):
         """Log ends now. Raises KafkaError or TimeoutError."""
         ends = await self.highwaters(*tps)
         return {TP(*tp): offset or 0 for tp, offset in ends.items()}
-
-

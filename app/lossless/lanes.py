@@ -19,7 +19,8 @@ Work = Callable[[Batch], Awaitable[None]]
 
 class Lanes:
     """Runs `work` on batches. A batch is finished when `work` returned, left open when it raised Lost; anything else ends
-    the process, because an exception that nobody understood must not commit."""
+    the process, because an exception that nobody understood must not commit.
+    """
 
     def __init__(self) -> None:
         self._queues: dict[TP, deque[tuple[Batch, Work]]] = {}

@@ -55,7 +55,13 @@ def _journey(pipeline: "Pipeline", p: int, key: bytes, row: Json, hold: bytes | 
         "partition": p,
         "state": "closed" if row["s"] else "held",
         "copies": [
-            {"source": source, "received": _iso(received), "event_id": event_id or conversion, "offset": offset, "origin": origin}
+            {
+                "source": source,
+                "received": _iso(received),
+                "event_id": event_id or conversion,
+                "offset": offset,
+                "origin": origin,
+            }
             for source, received, offset, event_id, origin in row["c"]
         ],
         "received": row["n"],
@@ -75,7 +81,13 @@ def _journey(pipeline: "Pipeline", p: int, key: bytes, row: Json, hold: bytes | 
 def _destination(row: Json, name: str, outcome: bytes | None, halted: str) -> Json:
     if outcome is not None:
         said = orjson.loads(outcome)
-        shown = {"state": said["o"], "at": _iso(said["t"]), "attempts": said["n"], "reason": said["r"], "detail": said["d"]}
+        shown = {
+            "state": said["o"],
+            "at": _iso(said["t"]),
+            "attempts": said["n"],
+            "reason": said["r"],
+            "detail": said["d"],
+        }
         return {k: v for k, v in shown.items() if v not in ("", None)}
     if not row["s"]:
         return {"state": "held"}

@@ -492,8 +492,8 @@ def test_warnings_are_counted_and_never_quoted():
 @pytest.mark.parametrize(
     ("body", "outcome"),
     [
-        ({"events_received": 1}, Rejected("Meta counted 1 of 2 events", whole=True)),
-        ({"events_received": 0}, Rejected("Meta counted 0 of 2 events", whole=True)),
+        ({"events_received": 1}, Rejected("Meta counted fewer events", whole=True, detail="1 of 2")),
+        ({"events_received": 0}, Rejected("Meta counted fewer events", whole=True, detail="0 of 2")),
         ({"events_received": "2"}, Retry("HTTP 200 without a receipt")),
         ({}, Retry("HTTP 200 without a receipt")),
         ([], Retry("HTTP 200 without a receipt")),
@@ -502,7 +502,7 @@ def test_warnings_are_counted_and_never_quoted():
         (b'{"events_received": 2', Retry("HTTP 200 without a receipt")),
         (
             error(100, 2804050),
-            Rejected("too little to match a person by (Meta error 100/2804050, fbtrace_id AbC-1)", whole=True),
+            Rejected("too little to match a person by", whole=True, detail="Meta error 100/2804050, fbtrace_id AbC-1"),
         ),
     ],
 )
@@ -562,26 +562,26 @@ def test_the_code_decides(status, code, subcode, more, expected):
 
 
 @pytest.mark.parametrize(
-    ("body", "reason"),
+    ("body", "reason", "detail"),
     [
-        (error(190, 463), "the token is invalid or has expired (Meta error 190/463, fbtrace_id AbC-1)"),
-        (error(100, 2804003), "the event is too old (Meta error 100/2804003, fbtrace_id AbC-1)"),
-        (error(100), "a parameter is invalid (Meta error 100, fbtrace_id AbC-1)"),
-        (error(80004, fbtrace_id="<b>"), "throttled (Meta error 80004)"),
+        (error(190, 463), "the token is invalid or has expired", "Meta error 190/463, fbtrace_id AbC-1"),
+        (error(100, 2804003), "the event is too old", "Meta error 100/2804003, fbtrace_id AbC-1"),
+        (error(100), "a parameter is invalid", "Meta error 100, fbtrace_id AbC-1"),
+        (error(80004, fbtrace_id="<b>"), "throttled", "Meta error 80004"),
     ],
 )
-def test_reasons_are_codes_and_words_of_ours(body, reason):
+def test_reasons_are_words_of_ours_and_details_codes(body, reason, detail):
     (outcome, _) = make_sink().verdict(BATCH, answer(400, body))
 
     assert not isinstance(outcome, Delivered)
-    assert outcome.reason == reason
+    assert (outcome.reason, outcome.detail) == (reason, detail)
 
 
 @pytest.mark.parametrize("code", THROTTLED)
 def test_throttling_is_told_from_trouble(code):
     (outcome, _) = make_sink().verdict(BATCH, answer(400, error(code)))
 
-    assert outcome == Retry(f"throttled (Meta error {code}, fbtrace_id AbC-1)")
+    assert outcome == Retry("throttled", detail=f"Meta error {code}, fbtrace_id AbC-1")
 
 
 @pytest.mark.parametrize(
@@ -598,7 +598,8 @@ def test_throttling_is_told_from_trouble(code):
 def test_a_throttled_caller_waits_as_long_as_the_usage_header_says(usage, after):
     response = answer(400, error(80004), X_Business_Use_Case_Usage=usage)
 
-    assert make_sink().verdict(BATCH, response)[0] == Retry("throttled (Meta error 80004, fbtrace_id AbC-1)", after)
+    expected = Retry("throttled", after, "Meta error 80004, fbtrace_id AbC-1")
+    assert make_sink().verdict(BATCH, response)[0] == expected
 
 
 def test_a_request_that_is_too_large_is_split():
