@@ -9,8 +9,8 @@ The same arguments make the same bytes; app/demo/sessions.jsonl is what the defa
     via         pixel    body is our own JSON (`app.events.Draft`), posted to the collector as a browser does
                 segment  body is a track call for a Segment client: type, event, userId, properties, context
                 bus      body is our own JSON with `source`, produced to a topic of the shop; a text goes as it is
-    lag         seconds by which the event happened before it is sent. Bodies have no time: the sender stamps them (time
-                is now - lag, sent_at is now) where the body does not say one itself
+    lag         seconds by which the event happened before it is sent. Bodies have no time: the sender stamps them
+                (now - lag) where the body does not say one itself
     ip, user_agent
                 the browser's connection: X-Forwarded-For and User-Agent. Only with pixel; others have it in the body
     body        the event, in the clear
@@ -661,7 +661,7 @@ def server_line(rng: random.Random, visit: Visit, it: Happened, at: float) -> Li
 
 def _by_bus(rng: random.Random) -> bool:
     """Choose the way: part of the shop writes to its own Kafka already."""
-    return rng.random() < 0.17
+    return rng.random() < 0.18
 
 
 def _user(rng: random.Random, person: Person, *, address: bool) -> Json:

@@ -1,0 +1,53 @@
+# The commands that CONTRIBUTING.md and CI use. `make demo` and `make test` do all the set-up themselves.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: demo test setup lint docs lock faults bench ci clean
+
+demo: setup
+	@$(BIN)/capistream demo $(ARGS)
+
+test: setup
+	@echo "Running the tests (about 4 minutes; the first run fetches Apache Kafka, 45 MB, once)"
+	@$(BIN)/python -m pytest $(ARGS)
+	@echo "All passed. Next: make demo, or make lint before you commit."
+
+setup: $(VENV)/.done
+
+# The stamp depends on what is installed, so this runs again only when that changes. The lock file holds hashes.
+$(VENV)/.done: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which with make PYTHON=...")'
+	@echo "Making the virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing the locked dependencies (a minute or two, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: setup ## write the generated pages of docs/ anew
+	$(BIN)/python docs/generate.py
+
+lock: setup ## resolve the dependencies anew
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras \
+		--no-header --no-annotate --upgrade pyproject.toml -o requirements.lock
+
+faults: setup ## the longer tests: processes are killed and stopped
+	$(BIN)/python -m pytest -m fault $(ARGS)
+
+bench: setup
+	@ls bench/*.py >/dev/null 2>&1 || { echo "There are no benches yet."; exit 1; }
+	@for bench in bench/*.py; do $(BIN)/python $$bench $(ARGS) || exit 1; done
+
+ci:
+	@bash .ci/run
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,150 @@
+"""A whole system: collector, worker and sandbox as processes of their own, on the session's Kafka."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiokafka import AIOKafkaProducer
+
+from app.demo import run
+from app.demo.balance import Reader
+
+PATIENCE = 60.0
+
+
+class System:
+    """A running demo system, and what tests ask of it."""
+
+    def __init__(self, demo: run.Demo, http: aiohttp.ClientSession) -> None:
+        self.demo, self.http = demo, http
+        self.addresses: dict[str, Any] = demo.addresses
+        self.said: list[str] = []
+
+    async def post(self, body: Any, *, key: str = "write_key", path: str = "/v1/events", **headers: str) -> tuple[int, Any]:
+        """To the collector with the site's write key or secret key."""
+        auth = aiohttp.BasicAuth(self.addresses[key], "")
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        async with self.http.post(self.addresses["collector"] + path, data=data, auth=auth, headers=headers) as response:
+            return response.status, json.loads(await response.read())
+
+    async def produce(self, *values: bytes) -> None:
+        """Straight into the shop's existing topic, with aiokafka."""
+        producer = AIOKafkaProducer(bootstrap_servers=self.addresses["broker"], acks="all")
+        await producer.start()
+        try:
+            for value in values:
+                await producer.send_and_wait(self.addresses["topic"], value)
+        finally:
+            await producer.stop()
+
+    async def get(self, where: str, path: str, **headers: str) -> tuple[int, str]:
+        async with self.http.get(f"{self.addresses.get(where, where)}{path}", headers=headers) as response:
+            return response.status, await response.text()
+
+    async def journey(self, wanted: str, where: str = "view") -> dict[str, Any]:
+        status, text = await self.get(where, f"/events/{wanted}.json")
+        return {"status": status, **json.loads(text)}
+
+    async def settled(self, wanted: str, where: str = "view") -> dict[str, Any]:
+        """The journey once every destination has its outcome."""
+
+        async def done() -> dict[str, Any] | None:
+            found = await self.journey(wanted, where)
+            waiting = ("held", "queued", "halted")
+            ok = found.get("conversions") and not any(
+                there["state"] in waiting for one in found["conversions"] for there in one["destinations"].values()
+            )
+            return found if ok else None
+
+        return await eventually(done, f"an outcome for {wanted}")
+
+    async def accepted(self, destination: str, **filters: str) -> list[dict[str, Any]]:
+        """What the emulated platform took."""
+        query = "&".join(f"{k}={v}" for k, v in {"destination": destination, **filters}.items())
+        events: list[dict[str, Any]] = json.loads((await self.get("sandbox", f"/accepted.json?{query}"))[1])["events"]
+        return events
+
+    async def faults(self, destination: str, **switches: Any) -> None:
+        async with self.http.post(
+            self.addresses["sandbox"] + "/faults", json={"destination": destination, **switches}
+        ) as response:
+            assert response.status == 200, await response.text()
+
+    async def books(self, complete: Callable[[Any], bool]) -> Any:
+        """Read the topics until `complete` says so."""
+        reader = Reader(self.demo.config)
+        following = asyncio.create_task(reader.follow())
+        try:
+
+            async def done() -> bool:
+                if following.done():
+                    following.result()
+                return complete(reader.books)
+
+            await eventually(done, "the books")
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        return reader.books
+
+    def log(self, child: str) -> str:
+        return (self.demo.folder / f"{child}.log").read_text(errors="replace")
+
+    def child(self, name: str) -> run.Child:
+        return next(child for child in self.demo.children if child.name == name)
+
+
+async def eventually(check: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
+    """The first true answer of `check`; fails after `patience` seconds."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            if found := await check():
+                return found
+        except aiohttp.ClientError:
+            pass  # it may be starting again
+        assert time.monotonic() < until, f"not within {patience} s: {what}"
+        await asyncio.sleep(0.1)
+
+
+@contextlib.asynccontextmanager
+async def running(kafka: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, workers: int = 1) -> AsyncIterator[System]:
+    monkeypatch.setenv("CAPISTREAM_BROKER", kafka.brokers)
+    folder.mkdir(exist_ok=True)
+    said: list[str] = []
+    demo = run.Demo(say=said.append, workers=workers, folder=folder)
+    try:
+        await demo.start()
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
+            system = System(demo, http)
+            system.said = said
+            yield system
+    finally:
+        await asyncio.to_thread(demo.stop)
+
+
+@pytest.fixture
+async def system(kafka: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[System]:
+    async with running(kafka, tmp_path / "system", monkeypatch) as one:
+        yield one
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def _shared(kafka: Any, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[run.Demo]:
+    with pytest.MonkeyPatch.context() as patch:
+        async with running(kafka, tmp_path_factory.mktemp("shared") / "system", patch) as one:
+            yield one.demo
+
+
+@pytest.fixture
+async def shared_system(_shared: run.Demo) -> AsyncIterator[System]:
+    """A system that all tests of a module share: for tests that leave nothing behind that another would notice."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
+        yield System(_shared, http)

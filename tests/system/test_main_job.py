@@ -1,0 +1,225 @@
+"""The main job: two copies in, one merged conversion out, everywhere it may go."""
+
+import asyncio
+import gzip
+import json
+import time
+
+import pytest
+
+GRANTED = dict.fromkeys(("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization"), "granted")
+
+
+def pixel(order: str, **more: object) -> dict[str, object]:
+    return {
+        "event_name": "purchase",
+        "event_id": f"ev-{order}",
+        "time": int(time.time() * 1000),
+        "context": {"url": "https://shop.example/thanks?gclid=Cj0"},
+        "ids": {"ga_client_id": "1234567890.1699999999", "ga_session_id": "1795420000", "fbp": "fb.1.1795420000000.12345"},
+        "commerce": {"transaction_id": order, "value": 59.98, "currency": "EUR"},
+        "consent": GRANTED,
+        **more,
+    }
+
+
+def server(order: str, **more: object) -> dict[str, object]:
+    return {
+        "event_name": "purchase",
+        "event_id": f"ev-{order}",
+        "time": int(time.time() * 1000),
+        "user": {"email": "ada.planted@example.com", "phone": "+49 30 23125 001", "first_name": "Ada"},
+        "commerce": {
+            "transaction_id": order,
+            "value": 59.98,
+            "currency": "EUR",
+            "items": [{"item_id": "SKU-1", "quantity": 2, "price": 29.99}],
+        },
+        **more,
+    }
+
+
+BROWSER = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)", "X-Forwarded-For": "203.0.113.9"}
+
+
+async def test_the_copies_of_collector_and_bus_become_one_conversion_at_each_platform(system):
+    status, answer = await system.post(pixel("T-1"), **BROWSER)
+    await system.produce(json.dumps(server("T-1", source="server")).encode())
+
+    found = await system.settled("T-1")
+
+    assert (status, answer["accepted"]) == (200, 1)
+    (one,) = found["conversions"]
+    assert sorted(copy["source"] for copy in one["copies"]) == ["pixel", "server"]
+    assert one["decision"]["how"] == "complete"
+    assert {name: there["state"] for name, there in one["destinations"].items()} == {"meta": "delivered", "ga4": "delivered"}
+    (meta,) = await system.accepted("meta", event_id="ev-T-1")
+    assert meta["event"]["user_data"]["client_ip_address"] == "203.0.113.9"
+    assert meta["event"]["user_data"]["fbp"] == "fb.1.1795420000000.12345"
+    assert meta["event"]["user_data"]["em"], "the server's e-mail is on the pixel's conversion"
+    assert meta["event"]["custom_data"]["contents"] == [{"id": "SKU-1", "quantity": 2, "item_price": 29.99}]
+    (ga4,) = await system.accepted("ga4", event_id="T-1")
+    assert ga4["event"]["params"]["value"] == 59.98
+
+
+async def test_an_event_is_found_by_its_event_id_and_by_its_order_number_as_json_and_as_a_page(system):
+    await system.post(pixel("T-2"), **BROWSER)
+    await system.post(server("T-2"), key="secret_key")
+    by_order = await system.settled("T-2")
+
+    by_event_id = await system.journey("ev-T-2")
+    status, page = await system.get("view", "/events/ev-T-2", Accept="text/html")
+
+    assert by_event_id["conversions"] == by_order["conversions"]
+    assert status == 200
+    assert "delivered" in page
+    assert "T-2" in page
+
+
+async def test_an_unknown_id_is_404_and_the_page_escapes_it(system):
+    found = await system.journey("nobody")
+    status, page = await system.get("view", "/events/%3Cscript%3Ealert(1)", Accept="text/html")
+
+    assert (found["status"], found["conversions"]) == (404, [])
+    assert status == 404
+    assert "<script>" not in page
+
+
+async def test_repeated_copies_are_delivered_once(system):
+    for _ in range(3):
+        await system.post(pixel("T-3"), **BROWSER)
+        await system.post(server("T-3"), key="secret_key")
+    await system.settled("T-3")
+    await system.post(pixel("T-3"), **BROWSER)
+
+    books = await system.books(lambda books: books.received.total() == 7 and books.balanced())
+
+    assert books.late() >= 1
+    assert len(await system.accepted("meta", event_id="ev-T-3")) == 1
+    assert len(await system.accepted("ga4", event_id="T-3")) == 1
+
+
+async def test_without_consent_nothing_is_delivered_and_the_reason_is_shown(system):
+    await system.post(pixel("T-4", consent=GRANTED), **BROWSER)
+    await system.post(server("T-4", consent=dict.fromkeys(GRANTED, "denied")), key="secret_key")
+
+    (one,) = (await system.settled("T-4"))["conversions"]
+
+    assert one["destinations"]["meta"] == {"state": "held_back", "reason": "consent_denied"}
+    assert one["destinations"]["ga4"] == {"state": "held_back", "reason": "consent_denied"}
+    assert await system.accepted("meta", event_id="ev-T-4") == []
+
+
+async def test_a_pixel_only_purchase_goes_when_its_hold_ends(system):
+    await system.post(pixel("T-5"), **BROWSER)
+
+    (held,) = (await system.journey("T-5"))["conversions"] or [{"state": "held"}]
+    (one,) = (await system.settled("T-5"))["conversions"]
+
+    assert held["state"] == "held"
+    assert one["decision"]["how"] == "hold_ended"
+
+
+async def test_no_clear_personal_data_is_kept_anywhere(system):
+    await system.post(pixel("T-6"), **BROWSER)
+    await system.produce(json.dumps(server("T-6", source="server")).encode(), b'{"email": "ada.planted@example.com"')
+    await system.post(server("T-7"), key="secret_key")
+    await system.settled("T-6")
+
+    planted = (b"ada.planted", b"23125001", b"23125 001")
+    for path in system.demo.folder.rglob("*"):
+        if path.is_file():
+            assert not any(text in path.read_bytes() for text in planted), path
+    reader = await system.books(lambda books: bool(books.letters))
+    assert "not_json" in reader.letters.values()
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"\x00\xff not json", "not_json"),
+        (b"", "empty"),
+        (b'{"event_name": "purchase", "commerce": {"transaction_id": 5, "value": 3}}', "no_currency"),
+        (b'{"event_name": "login"}', "missing"),
+        (b'{"event_name": "login", "event_id": "x", "time": "9999-12-31T00:00:00Z"}', "time_in_future"),
+        (b'{"event_name": {"a": 1}, "event_id": "x"}', "wrong_type"),
+        (b'{"event_id": "x"}', "missing"),
+        (b"[[[[[[]]]]]]", "wrong_type"),
+    ],
+)
+async def test_bad_input_is_a_4xx_at_the_collector(shared_system, value, reason):
+    status, answer = await shared_system.post(value, key="secret_key")
+
+    problem = answer["refused"][0] if "refused" in answer else answer["error"]
+    assert status == 400
+    assert problem["reason"] == reason
+
+
+async def test_bad_records_of_the_bus_are_dead_letters_with_reason_field_and_origin(system):
+    bad = [
+        b"not json",
+        b'{"event_name": "purchase", "event_id": "b-1", "commerce": {"value": 3}}',
+        b'{"event_name": "login", "event_id": "b-2", "time": "9999-12-31T00:00:00Z"}',
+        b'{"event_name": 7, "event_id": "b-3", "commerce": []}',
+    ]
+    await system.produce(*bad, json.dumps(server("T-8", source="server")).encode())
+
+    books = await system.books(lambda books: len(books.letters) == len(bad))
+    await system.settled("T-8")
+
+    assert sorted(books.letters.values()) == ["no_currency", "not_json", "time_in_future", "wrong_type"]
+
+
+async def test_ten_megabytes_are_413_also_when_they_hide_in_gzip(shared_system):
+    large = b'{"event_name": "login", "custom": {"a": "' + b"x" * 10_000_000 + b'"}}'
+
+    plain, _ = await shared_system.post(large, key="secret_key")
+    zipped, _ = await shared_system.post(gzip.compress(large), key="secret_key", **{"Content-Encoding": "gzip"})
+
+    assert (plain, zipped) == (413, 413)
+
+
+async def test_an_unknown_event_name_is_a_custom_event(shared_system):
+    status, answer = await shared_system.post({"event_name": "quiz_won", "event_id": "q-1"}, key="secret_key")
+
+    assert (status, answer["accepted"]) == (200, 1)
+    (one,) = (await shared_system.settled("q-1"))["conversions"]
+    assert one["event_name"] == "quiz_won"
+
+
+async def test_the_public_key_cannot_claim_to_be_a_server(shared_system):
+    status, answer = await shared_system.post({"event_name": "login", "event_id": "s-1", "source": "server"})
+
+    assert status == 400
+    assert answer["refused"][0]["reason"] == "source_not_allowed"
+
+
+async def test_without_a_known_key_it_is_401(shared_system):
+    async with shared_system.http.post(shared_system.addresses["collector"] + "/v1/events", json={}) as response:
+        assert response.status == 401
+
+
+async def test_health_readiness_and_metrics_answer(shared_system):
+    for where in ("view", "collector"):
+        assert (await shared_system.get(where, "/healthz"))[0] == 200
+        assert (await shared_system.get(where, "/readyz"))[0] == 200
+        assert "capistream_copies_total" in (await shared_system.get(where, "/metrics"))[1]
+
+
+async def test_a_platform_that_fails_is_tried_again_and_delays_only_itself(system):
+    await system.faults("meta", status_500=1.0)
+    await system.post(pixel("T-9"), **BROWSER)
+    await system.post(server("T-9"), key="secret_key")
+
+    async def ga4_has_it() -> bool:
+        return bool(await system.accepted("ga4", event_id="T-9"))
+
+    while not await ga4_has_it():
+        await asyncio.sleep(0.1)
+    (one,) = (await system.journey("T-9"))["conversions"]
+    assert one["destinations"]["meta"]["state"] == "queued"
+    await system.faults("meta", status_500=0.0)
+    (one,) = (await system.settled("T-9"))["conversions"]
+
+    assert one["destinations"]["meta"]["state"] == "delivered"
+    assert one["destinations"]["meta"]["attempts"] > 1
