@@ -27,11 +27,13 @@ class System:
         self.addresses: dict[str, Any] = demo.addresses
         self.said: list[str] = []
 
-    async def post(self, body: Any, *, key: str = "write_key", path: str = "/v1/events", **headers: str) -> tuple[int, Any]:
+    async def post(
+        self, body: Any, *, key: str = "write_key", path: str = "/v1/events", **headers: str
+    ) -> tuple[int, Any]:
         """To the collector with the site's write key or secret key."""
-        auth = aiohttp.BasicAuth(self.addresses[key], "")
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        async with self.http.post(self.addresses["collector"] + path, data=data, auth=auth, headers=headers) as response:
+        headers["Authorization"] = f"Bearer {self.addresses[key]}"
+        async with self.http.post(self.addresses["collector"] + path, data=data, headers=headers) as response:
             return response.status, json.loads(await response.read())
 
     async def produce(self, *values: bytes) -> None:
