@@ -34,9 +34,15 @@ class Watermarks:
     marks: dict[str, int] = field(default_factory=dict)  # "topic-partition" -> milliseconds
     left_out: tuple[str, ...] = ()
     begun: int | None = None  # when this worker began to listen
+    unreadable: int = 0  # records that say nothing: what they were to say is waited for
 
-    def read(self, value: bytes) -> None:
-        for name, mark in orjson.loads(value)["marks"].items():
+    def read(self, value: bytes | None) -> None:
+        try:
+            marks = {str(name): int(mark) for name, mark in orjson.loads(value or b"")["marks"].items()}
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+            self.unreadable += 1
+            return
+        for name, mark in marks.items():
             self.marks[name] = max(mark, self.marks.get(name, 0))
 
     def clock(self, wall: int, needed: Iterable[str]) -> int | None:

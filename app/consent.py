@@ -4,6 +4,7 @@ Read today: Google consent mode's four signals, Global Privacy Control and the U
 decoded yet, and what cannot be read counts as denied for advertising.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,7 @@ def _opted_out(consent: Mapping[str, Any]) -> str:
     us_privacy = consent.get("us_privacy")
     if us_privacy is not None:
         # version, notice given, opted out of sale, limited service agreement: "1YNN". "1---" means the law does not apply
-        if len(us_privacy) != 4 or us_privacy[0] != "1" or us_privacy[2] not in "YN-yn":
+        if not re.fullmatch("1[YNyn-]{3}", us_privacy):
             return "us_privacy unreadable"
         if us_privacy[2] in "Yy":
             return "us_privacy opted out of sale"

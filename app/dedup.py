@@ -9,7 +9,8 @@ Table `seen`, by conversion key, JSON:
     t  clock at closing          r  routes that are not "queued": destination -> [state, reason]
 An alias row (key begins with 0x1e) names the conversion that another event id belongs to: {"=": id}.
 
-Table `held`, by conversion key: {"v": 1, "d": deadline, "x": [copies]}.
+Table `held`, by conversion key: {"v": 1, "d": deadline, "x": [copies]}, and "c", the consent that any copy told, once "x"
+is full and copies are cut.
 """
 
 import heapq
@@ -64,7 +65,7 @@ class Result:
     closed: list[Closed] = field(default_factory=list)
     seen: Rows = field(default_factory=dict)
     held: Rows = field(default_factory=dict)
-    duplicates: list[tuple[str, str]] = field(default_factory=list)  # (event name, repeat or late)
+    duplicates: list[tuple[str, str]] = field(default_factory=list)  # (event name, repeat or late), each record once
 
 
 @dataclass
@@ -73,18 +74,20 @@ class Partition:
 
     rule: Callable[[str], EventRule]
     route: Callable[[Event], Mapping[str, Route]]
-    deadlines: list[tuple[int, bytes]] = field(default_factory=list)  # a heap; entries of closed holds are stale
+    open: dict[bytes, int] = field(default_factory=dict)  # keys with a hold -> deadline
+    deadlines: list[tuple[int, bytes]] = field(default_factory=list)  # a heap of these; entries of closed holds are stale
     now: int | None = None  # the log's clock: unknown after a restart until heard again
 
     def recover(self, held: Iterable[tuple[bytes, bytes]]) -> None:
         """Find the holds again, from the recovered table."""
-        self.deadlines = [(orjson.loads(row)["d"], key) for key, row in held]
+        self.open = {key: orjson.loads(row)["d"] for key, row in held}
+        self.deadlines = [(deadline, key) for key, deadline in self.open.items()]
         heapq.heapify(self.deadlines)
 
     @property
     def waiting(self) -> int:
-        """Open holds; at most a few too many."""
-        return len(self.deadlines)
+        """Open holds."""
+        return len(self.open)
 
     def run(self, records: Iterable[Any], seen_get: Get, held_get: Get) -> Result:
         """All records of one batch, in order. Records have `key`, `value` and `offset`."""
@@ -105,18 +108,14 @@ class _Run:
         self.result = Result()
         self._load(list(wanted))
 
-    def _load(self, keys_: Sequence[bytes], *, holds: bool = False) -> None:
-        """Read rows not read yet, and the holds of those that are open (`holds`: of all)."""
+    def _load(self, keys_: Sequence[bytes]) -> None:
+        """Read rows not read yet, and their holds."""
         new = [key for key in keys_ if key not in self.rows]
         self.rows.update(zip(new, map(_loads, self.seen_get(new)), strict=True))
-        # a hold can stand without a row: a crash came between the two changelog writes
-        open_ = [
-            key for key in keys_ if key not in self.holds and (holds or not (row := self.rows[key]) or row["s"] is None)
-        ]
-        for key, hold in zip(open_, map(_loads, self.held_get(open_)), strict=True):
-            self.holds[key] = hold
-            if hold is not None:
-                self.stored.add(key)
+        # A crash may have come between the two changelog writes: a hold can stand without a row, and beside a closed one.
+        open_ = [key for key in new if key in self.partition.open]
+        self.holds.update(zip(open_, map(_loads, self.held_get(open_)), strict=True))
+        self.stored.update(open_)
 
     def run(self, records: Sequence[Any]) -> Result:
         for record in records:
@@ -127,14 +126,19 @@ class _Run:
                 self._copy(record.key, orjson.loads(record.value), record.offset)
         self.result.seen.update((key, _dumps(self.rows[key])) for key in self.dirty_rows)
         self.result.held.update((key, _dumps(self.holds.get(key))) for key in self.dirty_holds)
+        if not self.partition.open:
+            self.partition.deadlines.clear()  # nobody sends clock records to a partition without holds
         return self.result
 
     def _copy(self, key: bytes, copy: Event, offset: int) -> None:
         rule = self.partition.rule(copy["event_name"])
-        row = self.rows[key]
-        if row is None or copy["received"] - row["c"][0][1] > rule.horizon * 1000:
+        row, hold = self.rows[key], self.holds.get(key)
+        held = hold is not None and (row is None or row["s"] is None)
+        if row is None or (not held and copy["received"] - row["c"][0][1] > rule.horizon * 1000):
             row = self.rows[key] = {"v": ROW_VERSION, "c": [], "n": 0, "o": -1, "s": None}
-        if offset > row["o"]:  # else redelivered after a crash: counted before
+            if not held:
+                hold = None  # of what the key meant before its horizon: closed, only not dropped yet
+        if new := offset > row["o"]:  # else redelivered after a crash: counted before
             row["n"] += 1
             row["o"] = offset
         if len(row["c"]) < merge.MAX_COPIES and not any(c[2] == offset for c in row["c"]):
@@ -142,22 +146,26 @@ class _Run:
             self._alias(key, copy)
         self.dirty_rows.add(key)
         if row["s"] is not None:
-            self.result.duplicates.append((copy["event_name"], "late"))
+            if new:
+                self.result.duplicates.append((copy["event_name"], "late"))
             return
-        hold = self.holds.get(key)
         if hold is None:
             # a first copy behind the clock, because its source was left out, gets a whole window, too
             start = max(copy["received"], self.partition.now or 0)
             hold = self.holds[key] = {"v": 1, "d": int(start + rule.merge_window * 1000), "x": []}
             if not _complete(rule, [copy]):
+                self.partition.open[key] = hold["d"]
                 heapq.heappush(self.partition.deadlines, (hold["d"], key))
         if copy["received"] > hold["d"]:
-            self.result.duplicates.append((copy["event_name"], "late"))
+            if new:
+                self.result.duplicates.append((copy["event_name"], "late"))
             return  # the hold closes with the next clock record
-        before = len(hold["x"])
-        hold["x"] = merge.distinct([*hold["x"], copy])
-        if len(hold["x"]) == before:
+        copies = [*hold["x"], copy]
+        hold["x"] = merge.distinct(copies)
+        if len(hold["x"]) < len(copies) and new:
             self.result.duplicates.append((copy["event_name"], "repeat"))
+        if len(hold["x"]) == merge.MAX_COPIES:
+            hold["c"] = merge.merge_consent([hold.get("c", {}), merge.decided(copies)])
         self.dirty_holds.add(key)
         if _complete(rule, hold["x"]):
             self._close(key, row, hold, "complete" if rule.expect else "no_hold")
@@ -169,7 +177,7 @@ class _Run:
             self.result.seen[alias] = orjson.dumps({"=": conversion})
 
     def _close(self, key: bytes, row: Json, hold: Json, how: str) -> None:
-        event = merge.merge(hold["x"])
+        event = merge.merge(hold["x"], hold.get("c"))
         routes = self.partition.route(event)
         copies = [
             {"source": c["source"], "received": c["received"], "event_id": c["event_id"], "origin": c.get("origin", {})}
@@ -185,23 +193,24 @@ class _Run:
 
     def _drop_hold(self, key: bytes) -> None:
         self.holds[key] = None
+        self.partition.open.pop(key, None)
         if key in self.stored:
             self.dirty_holds.add(key)
         else:
             self.dirty_holds.discard(key)
 
     def _close_due(self) -> None:
-        now, heap = self.partition.now, self.partition.deadlines
-        due: list[bytes] = []
+        now, heap, open_ = self.partition.now, self.partition.deadlines, self.partition.open
+        due: dict[bytes, None] = {}
         while now is not None and heap and heap[0][0] < now:
-            due.append(heapq.heappop(heap)[1])
-        self._load(due, holds=True)
+            deadline, key = heapq.heappop(heap)
+            if open_.get(key) == deadline:
+                due[key] = None
+        self._load(list(due))
         for key in due:
             hold, row = self.holds.get(key), self.rows[key]
             if hold is None:
-                continue  # closed before
-            if now is None or hold["d"] >= now:  # a stale entry of a hold opened again
-                heapq.heappush(heap, (hold["d"], key))
+                open_.pop(key, None)
                 continue
             if row is None:  # a crash came between the two changelog writes: held written, seen not
                 row = self.rows[key] = {"v": ROW_VERSION, "c": [], "n": 0, "o": -1, "s": None}

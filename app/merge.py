@@ -13,7 +13,8 @@ import orjson
 
 from app.events import Event, Json, Source
 
-#: Copies kept per conversion; more (by a fixed order) are counted and not merged.
+#: Copies kept per conversion; more (by a fixed order that keeps some of every source) are counted and not merged. Their
+#: consent is: a denial counts in whichever copy it is.
 MAX_COPIES = 8
 
 _KNOWS_ORDER: tuple[Source, ...] = ("server", "app", "crm", "offline", "pixel")
@@ -44,21 +45,40 @@ def content_hash(copy: Event) -> str:
 
 
 def distinct(copies: Iterable[Event]) -> list[Event]:
-    """One copy per source and content, in a fixed order, at most MAX_COPIES; of equal ones the earliest received."""
-    found: dict[tuple[str, str], Event] = {}
+    """One copy per source and content, in a fixed order, at most MAX_COPIES; of equal ones the earliest received.
+
+    What is cut never comes back: distinct([*distinct(a), b]) is distinct([*a, b]).
+    """
+    found: dict[Source, list[Event]] = {}
     for copy in copies:
-        name = (copy["source"], content_hash(copy))
+        found.setdefault(copy["source"], []).append(copy)
+    ranked = [pair for source in _KNOWS_ORDER for pair in enumerate(_of_one_source(found.get(source, [])))]
+    # by rank within its source: many copies of one must not push out the only copy of another
+    kept = sorted(range(len(ranked)), key=lambda i: ranked[i][0])[:MAX_COPIES]
+    return [ranked[i][1] for i in sorted(kept)]
+
+
+def _of_one_source(copies: Sequence[Event]) -> Sequence[Event]:
+    if len(copies) < 2:
+        return copies
+    found: dict[str, Event] = {}
+    for copy in copies:
+        name = content_hash(copy)
         if name not in found or _arrival(copy) < _arrival(found[name]):
             found[name] = copy
-    return [found[name] for name in sorted(found, key=lambda n: (_KNOWS_ORDER.index(n[0]), n[1]))][:MAX_COPIES]
+    return [found[name] for name in sorted(found)]
 
 
 def _arrival(copy: Event) -> tuple[int, int, bytes]:
     return copy["received"], copy["time"], orjson.dumps(copy.get("origin", {}), option=orjson.OPT_SORT_KEYS)
 
 
-def merge(copies: Iterable[Event]) -> Event:
-    """The conversion that these copies report. Raises ValueError for an empty set."""
+def merge(copies: Iterable[Event], cut: Json | None = None) -> Event:
+    """The conversion that these copies report; `cut` is what `decided` says of copies that `distinct` left out before.
+
+    Raises ValueError for an empty set.
+    """
+    copies = list(copies)
     known = distinct(copies)
     if not known:
         raise ValueError("no copies")
@@ -80,7 +100,7 @@ def merge(copies: Iterable[Event]) -> Event:
         preferred = by_order if order is _KNOWS_ORDER else by_browser
         if content := _part([c[part] for c in preferred if part in c], groups):  # type: ignore[literal-required]
             merged[part] = content
-    if consent := merge_consent([c["consent"] for c in known if "consent" in c]):
+    if consent := merge_consent([cut or {}, decided(copies), *(c["consent"] for c in known if "consent" in c)]):
         merged["consent"] = consent
     if labels := sorted({label for c in known for label in c.get("labels", ())}):
         merged["labels"] = labels
@@ -122,3 +142,10 @@ def merge_consent(signals: Sequence[Any]) -> Json:
         names = sorted({name for one in categories for name in one})
         result["categories"] = {name: all(one.get(name, True) for one in categories) for name in names}
     return result
+
+
+def decided(copies: Iterable[Event]) -> Json:
+    """The merged consent of copies, without the categories: those decide nothing, and there can be any number."""
+    consent = merge_consent([c["consent"] for c in copies if "consent" in c])
+    consent.pop("categories", None)
+    return consent

@@ -6,6 +6,7 @@ One TOML file, `capistream.toml` or what `--config` or CAPISTREAM_CONFIG names. 
 """
 
 import hashlib
+import ipaddress
 import os
 import re
 import tomllib
@@ -13,9 +14,11 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo
 
 import orjson
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -29,20 +32,51 @@ from pydantic import (
 from app.errors import SettingsError
 from app.events import Source
 
+_DURATION = r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)\s*"
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def _seconds(value: Any) -> Any:
     """`"10s"`, `"24h"`, `"30d"`, `"500ms"` or a number of seconds."""
-    if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)\s*", value)
-        if not match:
-            raise ValueError("a duration is a number with ms, s, m, h or d, for example 10s")
+    match = re.fullmatch(_DURATION, value, re.ASCII) if isinstance(value, str) else None
+    if match:
         return float(match[1]) * _UNITS[match[2]]
+    if isinstance(value, str | bool):
+        raise ValueError("a duration is a number with ms, s, m, h or d, for example 10s")
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
+def _between(least: float, most: float) -> AfterValidator:
+    """For durations: `Field(ge=...)` would say its part in the JSON schema of the text, too."""
+
+    def check(value: float) -> float:
+        if not least <= value <= most:
+            raise ValueError(f"must be between {least:g} and {most:g} seconds")
+        return value
+
+    return AfterValidator(check)
+
+
+def _network(value: str) -> str:
+    ipaddress.ip_network(value)  # its ValueError says what is wrong
+    return value
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("no time zone is called so; an IANA name is, for example, Europe/Berlin") from None
+    return value
+
+
+Seconds = Annotated[
+    float,
+    Field(ge=0, allow_inf_nan=False),
+    BeforeValidator(
+        _seconds, json_schema_input_type=Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=f"^{_DURATION}$")]
+    ),
+]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 
 
@@ -53,8 +87,10 @@ class Part(BaseModel):
 class Secret(Part):
     """Where a secret is read from: exactly one of the two. Files are read again whenever the secret is asked for."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
     env: str | None = None
-    """Name of an environment variable."""
+    """Name of an environment variable whose stripped content is the secret."""
     file: Path | None = None
     """Path of a file whose stripped content is the secret."""
 
@@ -67,22 +103,24 @@ class Secret(Part):
     def read(self) -> str:
         """The secret. Raises SettingsError naming where it was looked for."""
         if self.env is not None:
-            value = os.environ.get(self.env, "")
+            value = os.environ.get(self.env, "").strip()
             if not value:
                 raise SettingsError([f"environment variable {self.env} is not set or empty"])
             return value
         assert self.file is not None
         try:
-            value = self.file.read_text().strip()
+            value = self.file.read_text("utf-8").strip()
         except OSError as exc:
             raise SettingsError([f"secret file {self.file}: {exc.strerror}"]) from exc
+        except UnicodeDecodeError:
+            raise SettingsError([f"secret file {self.file} is not text in UTF-8"]) from None
         if not value:
             raise SettingsError([f"secret file {self.file} is empty"])
         return value
 
 
 def _only_reference(value: Any) -> Any:
-    if isinstance(value, str):
+    if not isinstance(value, dict | Secret):
         # not echoed: it may be the secret itself
         raise ValueError(  # noqa: TRY004 (pydantic reads ValueError)
             'a secret is never in this file: write { env = "NAME" } or { file = "/path" }'
@@ -104,7 +142,7 @@ class Kafka(Part):
     """Copies of each partition that Kafka keeps."""
     create_topics: bool = True
     """Create missing topics at start. Off where only an administrator may."""
-    session_timeout: Annotated[Seconds, Field(ge=6)] = 10.0
+    session_timeout: Annotated[Seconds, _between(6, 1800)] = 10.0
     """A worker that the group has not heard of for so long loses its partitions."""
 
 
@@ -125,7 +163,7 @@ Format = Literal["capistream", "segment", "meta", "ga4"]
 class SourceTopic(Part):
     """An existing Kafka topic of yours that holds events."""
 
-    topic: str
+    topic: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
     """Name of the topic. Any key, any number of partitions."""
     format: Format = "capistream"
     """How its values are written; docs/mapping.md has the tables."""
@@ -137,7 +175,7 @@ class SourceTopic(Part):
     """Where to begin when the group has no committed offset yet."""
     minor_units: bool = False
     """Amounts are in the currency's smallest unit (cents)."""
-    time_zone: str | None = None
+    time_zone: Annotated[str, AfterValidator(_zone)] | None = None
     """IANA name: zone of times that carry none. Without it such a time is refused."""
 
 
@@ -146,10 +184,16 @@ class EventRule(Part):
 
     expect: list[Source] = []
     """Hold the first copy until one of each of these is there. Empty: send the first copy at once."""
-    merge_window: Annotated[Seconds, Field(le=3600)] = 10.0
+    merge_window: Annotated[Seconds, _between(0, 3600)] = 10.0
     """How long a hold waits, counted from the first copy's record time."""
     horizon: Seconds = 48 * 3600.0
     """How long a key is remembered: later copies are recognised as duplicates for so long."""
+
+    @model_validator(mode="after")
+    def _remembered_while_held(self) -> Self:
+        if self.horizon < self.merge_window:
+            raise ValueError("horizon must not be shorter than merge_window")
+        return self
 
 
 _PAIRED = EventRule(expect=["pixel", "server"], horizon=30 * 86400.0)
@@ -225,7 +269,7 @@ class Collector(Part):
     """Port to listen on."""
     max_body: Annotated[int, Field(ge=1024, le=64 << 20)] = 1 << 20
     """Largest request body in bytes, after decompression; larger is answered 413."""
-    trusted_proxies: list[str] = []
+    trusted_proxies: list[Annotated[str, AfterValidator(_network)]] = []
     """Networks (CIDR) whose X-Forwarded-For is believed."""
     origins: list[str] = ["*"]
     """Origins whose pages may post (CORS)."""
@@ -276,13 +320,13 @@ class Settings(Part):
                 built[name] = raw
                 continue
             kind = raw.get("sink") if isinstance(raw, dict) else None
-            if kind not in SINKS:
+            if not isinstance(kind, str) or kind not in SINKS:
                 mistakes.append(_mistake((name, "sink"), f"one of {', '.join(sorted(SINKS))}"))
                 continue
             try:
                 built[name] = SINKS[kind].Settings.model_validate(raw)
             except ValidationError as exc:
-                mistakes += [_mistake((name, *e["loc"]), e["msg"]) for e in exc.errors()]
+                mistakes += [_mistake((name, *e["loc"]), _plain(e)) for e in exc.errors()]
         if mistakes:
             raise ValidationError.from_exception_data("destinations", mistakes, hide_input=True)
         return built
@@ -333,7 +377,10 @@ def parse(text: str, place: str = "capistream.toml") -> Settings:
     try:
         settings = Settings.model_validate(raw)
     except ValidationError as exc:
-        raise SettingsError([f"{place}: {_path(e['loc'])}: {_plain(e['msg'])}" for e in exc.errors()]) from None
+        said: dict[str, list[str]] = {}
+        for error in exc.errors():
+            said.setdefault(_path(error["loc"]), []).append(_plain(error))
+        raise SettingsError([f"{place}: {path}: {' or '.join(texts)}" for path, texts in said.items()]) from None
     mistakes = [f"{place}: {line}" for line in _cross_checks(settings)]
     if mistakes:
         raise SettingsError(mistakes)
@@ -341,12 +388,17 @@ def parse(text: str, place: str = "capistream.toml") -> Settings:
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in loc) or "(top level)"
+    """The place as people write it: without pydantic's names for a key, and for the members of a union."""
+    parts = [str(part) for part in loc if not re.match(r"\[key\]$|(literal|dict)\[", str(part))]
+    if parts[-1:] == ["str"]:
+        parts.pop()
+    return ".".join(parts) or "(top level)"
 
 
-def _plain(message: str) -> str:
-    return {"Extra inputs are not permitted": "unknown setting", "Field required": "missing"}.get(
-        message, message.removeprefix("Value error, ")
+def _plain(error: Mapping[str, Any]) -> str:
+    message: str = error["msg"]
+    return {"extra_forbidden": "unknown setting", "missing": "missing", "model_type": "must be a table"}.get(
+        error["type"], message.removeprefix("Value error, ")
     )
 
 
@@ -368,8 +420,9 @@ def _cross_checks(settings: Settings) -> list[str]:
         if source.topic in topics:
             mistakes.append(f"sources.{name}.topic: already read by sources.{topics[source.topic]}")
         topics[source.topic] = name
-        if source.topic.startswith(settings.kafka.prefix + "."):
-            mistakes.append(f"sources.{name}.topic: {settings.kafka.prefix}.* are our own topics")
+        prefix = re.escape(settings.kafka.prefix)
+        if re.match(rf"{prefix}(\.|-.*-changelog$)", source.topic):
+            mistakes.append(f"sources.{name}.topic: one of our own topics, by kafka.prefix")
     keys: dict[str, str] = {}
     for name, site in settings.sites.items():
         if site.write_key in keys:
@@ -400,14 +453,16 @@ def _secrets(value: Any, place: str) -> list[tuple[str, Secret]]:
 
 
 def default_path() -> Path:
-    return Path(os.environ.get("CAPISTREAM_CONFIG", "capistream.toml"))
+    return Path(os.environ.get("CAPISTREAM_CONFIG") or "capistream.toml")
 
 
 def load(path: Path | None = None) -> Settings:
     """Settings of a file. Raises SettingsError."""
     path = path or default_path()
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise SettingsError([f"{path}: not text in UTF-8"]) from None
     except OSError as exc:
         raise SettingsError(
             [
@@ -429,6 +484,9 @@ def json_schema() -> dict[str, Any]:
         one["properties"]["sink"] = {"const": kind, "description": "Which platform."}
         schema["$defs"][f"destination_{kind}"] = one
         options.append({"$ref": f"#/$defs/destination_{kind}"})
-    schema["properties"]["destinations"]["additionalProperties"] = {"oneOf": options}
-    schema["$defs"].pop("Destination", None)
+    for by_name in (schema["properties"][part] for part in ("sites", "sources", "destinations")):
+        ((names, one),) = by_name["patternProperties"].items()
+        by_name["patternProperties"] = {names: {"oneOf": options} if "Destination" in one["$ref"] else one}
+        by_name["additionalProperties"] = False  # other names are refused
+    del schema["$defs"]["Destination"]
     return schema | {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "capistream.toml"}

@@ -233,10 +233,12 @@ async def _session(demo: Demo, lines: list[Json], *, once: bool, as_json: bool, 
             if live:
                 helpers.append(asyncio.create_task(_show(live, reader, begun)))
             playing = asyncio.create_task(_play(demo, lines, sent, speed, once=once))
-            await asyncio.wait({playing, *helpers}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (playing, *helpers):
+            helpers.append(playing)
+            await asyncio.wait(helpers, return_when=asyncio.FIRST_COMPLETED)
+            for task in helpers:
                 if task.done():
                     task.result()  # a failure of any is the end
+            helpers.remove(playing)
             demo.say("all sent; waiting until every conversion has its outcome")
             balanced = await _settled(reader, sent, helpers)
             if live:

@@ -60,7 +60,7 @@ def _journey(pipeline: "Pipeline", p: int, key: bytes, row: Json, hold: bytes | 
                 "received": _iso(received),
                 "event_id": event_id or conversion,
                 "offset": offset,
-                "origin": origin,
+                "origin": _origin(origin),
             }
             for source, received, offset, event_id, origin in row["c"]
         ],
@@ -95,6 +95,14 @@ def _destination(row: Json, name: str, outcome: bytes | None, halted: str) -> Js
         state, reason = row["r"][name]
         return {"state": state, "reason": reason}
     return {"state": "halted", "reason": halted} if halted else {"state": "queued"}
+
+
+def _origin(place: str) -> Json:
+    """Where a copy was read, as app.dedup writes it: topic/partition/offset, or the collector's id of the request."""
+    if "/" not in place:
+        return {"request": place} if place else {}
+    topic, partition, offset = place.rsplit("/", 2)
+    return {"topic": topic, "partition": int(partition), "offset": int(offset)}
 
 
 def _iso(milliseconds: int) -> str:
