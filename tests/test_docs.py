@@ -3,11 +3,11 @@
 import importlib.util
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import jsonschema
 import pytest
-import tomllib
 import yaml
 from pydantic import TypeAdapter
 
