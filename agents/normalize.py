@@ -69,7 +69,7 @@ class Normalize:
         for tp in consumer.sources():
             if tp.topic not in self.inlets:
                 continue
-            done, waiting = consumer.position(tp) or 0, self._asked.setdefault(tp, [])
+            done, waiting = consumer.unfinished_from(tp) or 0, self._asked.setdefault(tp, [])
             while waiting and waiting[0][0] <= done:
                 self._ended[tp] = waiting.pop(0)[1]
             # an open batch bounds what records say, not what a reached end says: that end lies before it

@@ -75,7 +75,7 @@ class Partition:
     rule: Callable[[str], EventRule]
     route: Callable[[Event], Mapping[str, Route]]
     open: dict[bytes, int] = field(default_factory=dict)  # keys with a hold -> deadline
-    deadlines: list[tuple[int, bytes]] = field(default_factory=list)  # a heap of these; entries of closed holds are stale
+    deadlines: list[tuple[int, bytes]] = field(default_factory=list)  # a heap; entries of closed holds are stale
     now: int | None = None  # the log's clock: unknown after a restart until heard again
 
     def recover(self, held: Iterable[tuple[bytes, bytes]]) -> None:
@@ -141,8 +141,11 @@ class _Run:
         if new := offset > row["o"]:  # else redelivered after a crash: counted before
             row["n"] += 1
             row["o"] = offset
-        if len(row["c"]) < merge.MAX_COPIES and not any(c[2] == offset for c in row["c"]):
+        listed = any(c[2] == offset for c in row["c"])
+        if not listed and len(row["c"]) < merge.MAX_COPIES:
             row["c"].append(_brief(key, copy, offset))
+            listed = True
+        if listed:  # also again: a crash may have come between the row and its alias
             self._alias(key, copy)
         self.dirty_rows.add(key)
         if row["s"] is not None:

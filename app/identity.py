@@ -15,6 +15,8 @@ names the one it needs:
     street      plain   lower case, without punctuation
 
 What arrives as a SHA-256 is kept as `given`. What cannot be normalised is refused with a reason, never half right.
+
+Everything here reads what anybody may have sent, so no pattern takes more than linear time and no cache keeps long values.
 """
 
 import hashlib
@@ -28,12 +30,29 @@ import phonenumbers
 
 from app.events import Hashes
 
-_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-_EMAIL = re.compile(r"[^@\s,;<>()\[\]\"]+@[^@\s,;<>()\[\]\"]+\.[^@\s,;<>()\[\]\".]{2,}")
-#: Without the signs that separate things in URLs, though an address might have them.
-_EMAIL_ANYWHERE = re.compile(r"(?:[\w.+-]|%2[be])+(?:@|%40)[\w-]+(?:\.[\w-]+)+", re.IGNORECASE)
+#: Meta's libraries append a short mark to hashes: `<64 hex>.AQ`; it is no part of the hash.
+_SHA256 = re.compile(r"([0-9a-fA-F]{64})(?:\.[\w-]{1,8})?")
+_LABEL = r"[^@\s,;:<>()\[\]\"'/?&=#!%\\.]"
+_EMAIL = re.compile(rf"[^@\s,;:<>()\[\]\"\\]+@(?:{_LABEL}+\.)+{_LABEL}{{2,}}")
 _PHONE_LIKE = re.compile(r"\+\d[\d\s().-]{6,18}\d|\(\d{2,5}\)\s?\d{3,4}[\s-]?\d{3,5}")
+#: No letter, digit or sign of an address: white space, what separates things in texts and URLs (an address might have
+#: some of these, though), and the punctuation of other scripts.
+_SEPARATORS = (
+    r"\s\x00-\x1f\"#%&(),/:;<=>?\[\\\]{|}\x7f-\x9f\u00a1\u00ab\u00bb\u00bf\u2010-\u2027\u2030-\u205e\u3000-\u3003"
+    r"\u3008-\u3011\uff01-\uff0d\uff0f\uff1a-\uff1f"
+)
+#: Percent-encoded, once or several times: letters and digits, and bytes of UTF-8.
+_ENCODED = r"3\d|4[1-9a-f]|5[\da]|6[1-9a-f]|7[\da]|[89a-f][\da-f]"
+_AT = re.compile(r"([@\uff20]|%(?:25)*40)")
+#: What may be an address; or an encoded separator, taken whole so that no address begins in its middle.
+_RUN = re.compile(
+    rf"((?:[^{_SEPARATORS}]|%(?:25)*(?:2[147abde]|40|5[ef]|60|7e|{_ENCODED}))+)|%(?:25)*[\da-f]{{2}}", re.IGNORECASE
+)
+_DOMAIN_LABEL = rf"(?:[^{_SEPARATORS}!$'*+.@^`~\uff0e\uff20]|%(?:25)*(?:2d|5f|{_ENCODED}))+"
+_DOMAIN = re.compile(rf"{_DOMAIN_LABEL}(?:(?:[.\uff0e]|%(?:25)*2e){_DOMAIN_LABEL})+", re.IGNORECASE)
+_BIRTH_DATE = re.compile(r"([0-9]{4})-?([0-9]{2})-?([0-9]{2})")
 _GMAIL = ("gmail.com", "googlemail.com")
+_LONGEST = 500  # characters of a clear value; no name, street or address is longer
 
 REDACTED = "[redacted]"
 
@@ -51,28 +70,45 @@ def is_sha256(text: str) -> bool:
 
 
 def looks_personal(text: str) -> bool:
-    """True for something that looks like an e-mail address or an international phone number."""
-    return _EMAIL.fullmatch(text.strip()) is not None or _PHONE_LIKE.fullmatch(text.strip()) is not None
+    """True for something that is or has an e-mail address, or is an international phone number."""
+    return _EMAIL.fullmatch(text.strip()) is not None or redact(text) != text
 
 
 def redact(text: str) -> str:
-    """The text with e-mail addresses replaced, also percent-encoded ones."""
-    if "@" not in text and "%40" not in text:
-        return text
-    return _EMAIL_ANYWHERE.sub(REDACTED, text)
+    """The text with e-mail addresses replaced, also percent-encoded ones; nothing is left of a text that is a phone number."""
+    if _PHONE_LIKE.fullmatch(text.strip()):
+        return REDACTED
+    if "@" in text or "\uff20" in text or ("%" in text and "40" in text):
+        return _RUN.sub(_without_addresses, text)
+    return text
+
+
+def _without_addresses(run: re.Match[str]) -> str:
+    """What is left of characters without a separator between them."""
+    if run[1] is None:
+        return run[0]
+    local, *others = _AT.split(run[1])
+    result = ""
+    for at, domain in zip(others[::2], others[1::2], strict=True):
+        found = _DOMAIN.match(domain)
+        bare = local.lstrip("'")  # a quotation mark, not a part of it
+        if found and bare:
+            result += local[: len(local) - len(bare)] + REDACTED
+            local = domain[found.end() :]
+        else:
+            result += local + at
+            local = domain
+    return result + local
 
 
 def _email(value: str, _country: str | None) -> dict[str, str]:
     plain = value.strip().lower()
-    if not _EMAIL.fullmatch(plain):
+    if not _EMAIL.fullmatch(plain) or not plain.isprintable():
         raise Unusable("not_an_email")
     local, domain = plain.rsplit("@", 1)
-    strict = local.split("+", 1)[0].replace(".", "")
-    return {
-        "plain": plain,
-        "gmail": f"{strict}@{domain}" if domain in _GMAIL else plain,
-        "strict": f"{strict}@{domain}",
-    }
+    bare = local.split("+", 1)[0].replace(".", "")
+    strict = f"{bare}@{domain}" if bare else ""
+    return {"plain": plain, "gmail": strict if domain in _GMAIL else plain, "strict": strict}
 
 
 def _phone(value: str, country: str | None) -> dict[str, str]:
@@ -84,9 +120,12 @@ def _phone(value: str, country: str | None) -> dict[str, str]:
     except phonenumbers.NumberParseException as exc:
         no_country = exc.error_type == phonenumbers.NumberParseException.INVALID_COUNTRY_CODE
         raise Unusable("no_country_code" if no_country else "not_a_phone") from None
-    if not phonenumbers.is_possible_number(number):
-        raise Unusable("not_a_phone")
     e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    possible = phonenumbers.is_possible_number_with_reason(number) == phonenumbers.ValidationResult.IS_POSSIBLE
+    # a leading zero belongs to few countries' numbers; in others it is the rest of something misread
+    misread = number.italian_leading_zero and not phonenumbers.is_valid_number(number)
+    if not possible or misread or len(e164) < len("+6834000"):
+        raise Unusable("not_a_phone")
     return {"e164": e164, "digits": e164[1:]}
 
 
@@ -96,7 +135,7 @@ def letters_only(text: str, *, digits: bool, spaces: bool = True) -> str:
     kept = (
         c for c in text if c.isalpha() or c.isspace() or unicodedata.category(c)[0] == "M" or (digits and c.isdigit())
     )
-    return (" " if spaces else "").join("".join(kept).split())
+    return unicodedata.normalize("NFC", (" " if spaces else "").join("".join(kept).split()))
 
 
 def _name(value: str, _country: str | None) -> dict[str, str]:
@@ -104,14 +143,16 @@ def _name(value: str, _country: str | None) -> dict[str, str]:
 
 
 def _birth_date(value: str, _country: str | None) -> dict[str, str]:
-    digits = value.strip().replace("-", "")
+    found = _BIRTH_DATE.fullmatch(value.strip())
+    if found is None:
+        raise Unusable("not_a_date")
     try:
-        day = date(int(digits[:4]), int(digits[4:6]), int(digits[6:8]))
+        day = date(*map(int, found.groups()))
     except ValueError:
         raise Unusable("not_a_date") from None
-    if len(digits) != 8 or not 1900 <= day.year <= 2100:
+    if not 1900 <= day.year <= 2100:
         raise Unusable("not_a_date")
-    return {"ymd": digits}
+    return {"ymd": "".join(found.groups())}
 
 
 def _gender(value: str, _country: str | None) -> dict[str, str]:
@@ -147,9 +188,13 @@ def hashes(field: str, value: str, country: str | None, keep: Collection[str] | 
 
     Raises Unusable when the value is not what the field says.
     """
-    if is_sha256(value.strip()):
-        return {"given": value.strip().lower()}
+    value = value.strip()
+    if found := _SHA256.fullmatch(value):
+        return {"given": found[1].lower()}
+    if len(value) > _LONGEST:
+        raise Unusable("too_long")
     variants = _all_variants(field, value, country)
-    if not variants:
+    wanted = {rule: digest for rule, digest in variants if keep is None or rule in keep}
+    if not variants or (keep and not wanted):
         raise Unusable("empty")
-    return {rule: digest for rule, digest in variants if keep is None or rule in keep}
+    return wanted

@@ -100,7 +100,8 @@ def merge(copies: Iterable[Event], cut: Json | None = None) -> Event:
         preferred = by_order if order is _KNOWS_ORDER else by_browser
         if content := _part([c[part] for c in preferred if part in c], groups):  # type: ignore[literal-required]
             merged[part] = content
-    if consent := merge_consent([cut or {}, decided(copies), *(c["consent"] for c in known if "consent" in c)]):
+    told: list[Any] = [c["consent"] for c in known if "consent" in c]
+    if consent := merge_consent([*told, decided(copies), cut or {}]):
         merged["consent"] = consent
     if labels := sorted({label for c in known for label in c.get("labels", ())}):
         merged["labels"] = labels
@@ -112,7 +113,7 @@ def _part(parts: Sequence[Any], groups: tuple[tuple[str, ...], ...]) -> Json:
     grouped = {name for group in groups for name in group}
     for group in groups:
         # the copy that has the leading field; when none has it, the one with any of them
-        whole = next((p for p in parts if group[0] in p), None)
+        whole: Json | None = next((p for p in parts if group[0] in p), None)
         if whole is None:
             whole = next((p for p in parts if any(n in p for n in group)), {})
         result.update((name, whole[name]) for name in group if name in whole)

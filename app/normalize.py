@@ -6,29 +6,31 @@ reason and a field, what was taken without a part of it names that part in `drop
 """
 
 import ipaddress
+import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from app import formats, identity
-from app.errors import BadEvent
-from app.events import FORMAT_VERSION, Draft, Event, Json, Origin, Source
-from app.formats import Ignored
+from app.errors import BadEvent, SettingsError
+from app.events import FORMAT_VERSION, Draft, Event, Ids, Json, Origin, Source
+from app.formats import NOT_AN_ID, Ignored
 from app.settings import Settings, SourceTopic
 
 MAX_BYTES = 100_000  # of one event, as JSON: keeps table rows far below Kafka's 1 MB
+MAX_EVENTS = 5_000  # of one body: each may become a dead letter
+MAX_DEPTH = 64  # levels of objects and lists
 FUTURE_TOLERANCE = timedelta(hours=1)  # a server's clock may be off by so much; more is a mistake
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 OLDEST = datetime(2015, 1, 1, tzinfo=UTC)
-#: What broken clients send instead of nothing.
-NOT_AN_ID = frozenset({"", "undefined", "null", "none", "nan", "0", "[object object]", "true", "false"})
 #: ISO 4217 currencies whose smallest unit is not a hundredth.
 _EXPONENTS = dict.fromkeys(
     [
@@ -52,6 +54,8 @@ _EXPONENTS = dict.fromkeys(
     ],
     0,
 ) | dict.fromkeys(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"], 3)
+#: The largest whole number that every reader of JSON reads alike.
+_EXACT = 1 << 53
 _SIGNALS = ("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization")
 #: URL parameters that are click ids, by our name
 _URL_IDS = {
@@ -80,11 +84,14 @@ _NOT_A_PERSON = tuple(
             "169.254.0.0/16",
             "172.16.0.0/12",
             "192.168.0.0/16",
+            "224.0.0.0/3",
         ),
         *("::/127", "fc00::/7", "fe80::/10", "ff00::/8"),
     )
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+#: A field's name as programs write them, and without long numbers: what else stands there may be anybody's name or number.
+_FIELD_NAME = re.compile(r"(?!.*\d{6})[^\W\d][\w$:-]{0,63}")
 _DRAFT: TypeAdapter[Draft] = TypeAdapter(Draft)
 
 
@@ -123,6 +130,12 @@ Result = Normalized | Refused | Ignored
 
 
 def inlet_of(settings: Settings, name: str, topic: SourceTopic) -> Inlet:
+    """Raises SettingsError for a time zone that is none."""
+    if topic.time_zone is not None:
+        try:
+            ZoneInfo(topic.time_zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise SettingsError([f"sources.{name}.time_zone: no time zone is called so (IANA name)"]) from None
     return Inlet(
         name=name,
         format=topic.format,
@@ -164,16 +177,21 @@ def normalize(body: Any, inlet: Inlet, received: int, origin: Origin, extra: Jso
     `extra` is what the collector knows of the connection (ip, user agent): it wins over what the sender says.
     """
     results: list[Result] = []
-    ones = formats.split(inlet.format, body)
+    try:
+        ones = formats.split(inlet.format, body)
+    except BadEvent as exc:
+        return [Refused(exc.reason, exc.field, exc.detail)]
     if not ones:
         return [Refused("empty", "", "there is no event in it")]
+    if len(ones) > MAX_EVENTS:
+        return [Refused("too_many", "", f"more than {MAX_EVENTS} events in one body")]
     for index, one in enumerate(ones):
         try:
             draft = formats.draft(inlet.format, one)
             results.append(draft if isinstance(draft, Ignored) else _Work(inlet, received, origin).event(draft, extra))
         except BadEvent as exc:
             results.append(Refused(exc.reason, exc.field, exc.detail, index))
-        except RecursionError:
+        except (RecursionError, orjson.JSONEncodeError):
             results.append(Refused("too_deep", "", "nested too deeply", index))
     return results
 
@@ -199,13 +217,14 @@ class _Work:
     def event(self, raw: Json, extra: Json | None) -> Normalized:
         raw = _without_nulls(raw)
         self._readable_consent(raw)
+        _exact_ids(raw)
         draft = _validated(raw)
         if extra:
             draft["context"] = {**draft.get("context", {}), **extra}  # type: ignore[typeddict-item]
         event: Json = {
             "v": FORMAT_VERSION,
             "event_id": "",
-            "event_name": _clean_id(draft["event_name"], "event_name", most=100),
+            "event_name": _clean_id(draft["event_name"].strip(), "event_name", most=100),
             "site": draft.get("site") or self.inlet.site,
             "source": self._source(draft),
             "time": 0,
@@ -222,13 +241,13 @@ class _Work:
             event["pairs"] = False
         parts = {
             "user": self._user(draft),
-            "context": self._context(draft),
+            "context": _redacted(self._context(draft)),
             "ids": ids,
-            "commerce": commerce,
-            "consent": draft.get("consent"),
-            "tags": draft.get("tags"),
-            "labels": sorted(set(draft.get("labels", ()))),
-            "custom": _flat(draft.get("custom", {})),
+            "commerce": _redacted(commerce),
+            "consent": _redacted(draft.get("consent")),
+            "tags": _redacted(draft.get("tags")),
+            "labels": sorted(set(_redacted(draft.get("labels", [])))),
+            "custom": _flat(_redacted(draft.get("custom", {}))),
         }
         event.update((name, part) for name, part in parts.items() if part)
         if len(orjson.dumps(event)) > MAX_BYTES:
@@ -252,15 +271,28 @@ class _Work:
             return
         readable = dict(consent)
         for name in _SIGNALS:
-            if name in readable:
-                value = readable[name]
-                value = {True: "granted", False: "denied"}.get(value, value) if isinstance(value, bool) else value
-                value = value.strip().lower() if isinstance(value, str) else value
-                if value not in ("granted", "denied"):
-                    self.drops.append((f"consent.{name}", "unreadable"))
-                    value = "denied"
-                readable[name] = value
+            if name in readable and (granted := _yes(readable[name])) is not None:
+                readable[name] = "granted" if granted else "denied"
+            elif name in readable:
+                readable[name] = self._unreadable(name, "denied")
+        for name in ("tcf", "gpp", "us_privacy"):
+            if name in readable and not isinstance(readable[name], str):
+                readable[name] = self._unreadable(name, "unreadable")  # policy counts such a string as denied
+        if "gpc" in readable and (on := _yes(readable["gpc"])) is not None:
+            readable["gpc"] = on
+        elif "gpc" in readable:
+            readable["gpc"] = self._unreadable("gpc", instead=True)
+        categories = readable.pop("categories", {})
+        said = {k: _yes(v) for k, v in categories.items()} if isinstance(categories, Mapping) else {"": None}
+        if None in said.values():
+            self.drops.append(("consent.categories", "unreadable"))
+        if isinstance(categories, Mapping) and categories:
+            readable["categories"] = {k: v is True for k, v in said.items()}
         raw["consent"] = readable
+
+    def _unreadable(self, name: str, instead: Any) -> Any:
+        self.drops.append((f"consent.{name}", "unreadable"))
+        return instead
 
     def _time(self, draft: Draft, source: str) -> int:
         if "time" not in draft:
@@ -277,20 +309,23 @@ class _Work:
 
     def _ids(self, draft: Draft) -> Json:
         ids = {}
-        for name, value in draft.get("ids", {}).items():
+        url = draft.get("context", {}).get("url", "")
+        # long ones are not worth a place in the cache
+        found = _click_ids(url) if len(url) <= 2000 else _click_ids.__wrapped__(url)
+        for name, value in {**found, **draft.get("ids", {})}.items():
             text = str(value)
-            if text.strip().lower() in NOT_AN_ID:
-                continue
             if name == "ga_client_id":
                 text = re.sub(r"^GA1\.\d\.", "", text)
                 if identity.looks_personal(text):
                     raise BadEvent("personal_id", "ids.ga_client_id", "looks like an e-mail address or phone number")
+            if text.strip().lower() in NOT_AN_ID:
+                continue
             if _CONTROL.search(text) or len(text) > 1000:
                 self.drops.append((f"ids.{name}", "malformed"))
-                continue
-            ids[name] = text
-        for name, value in _click_ids(draft.get("context", {}).get("url", "")).items():
-            ids.setdefault(name, value)
+            elif identity.looks_personal(text):
+                self.drops.append((f"ids.{name}", "personal"))
+            else:
+                ids[name] = text
         return ids
 
     def _commerce(self, draft: Draft) -> Json:
@@ -301,6 +336,11 @@ class _Work:
                     del commerce[name]
                 else:
                     commerce[name] = _clean_id(commerce[name], f"commerce.{name}")
+        for place, amount in _amounts(commerce):
+            if not math.isfinite(amount):
+                raise BadEvent("wrong_type", place, "must be a finite number")
+            if place.endswith("quantity") and abs(amount) > _EXACT:
+                raise BadEvent("wrong_type", place, "is too large a number")
         if "currency" in commerce:
             currency = commerce["currency"].strip().upper()
             if not re.fullmatch("[A-Z]{3}", currency):
@@ -310,8 +350,6 @@ class _Work:
             raise BadEvent("no_currency", "commerce.currency", "is missing, and there is a value")
         if self.inlet.minor_units:
             _to_major_units(commerce)
-        if "search_term" in commerce:
-            commerce["search_term"] = identity.redact(commerce["search_term"])
         return commerce
 
     def _user(self, draft: Draft) -> Json:
@@ -327,7 +365,12 @@ class _Work:
             if user_id.lower() not in NOT_AN_ID:
                 user["user_id"] = identity.sha256(user_id.lower()) if identity.looks_personal(user_id) else user_id
         for name in ("city", "region", "postal_code"):
-            if (text := str(given.pop(name, "")).strip()) and not identity.looks_personal(text):
+            text = str(given.pop(name, "")).strip()
+            if identity.is_sha256(text):  # platforms want these in clear, or under a hash of their own spelling
+                self.drops.append((f"user.{name}", "hashed"))
+            elif identity.looks_personal(text):
+                self.drops.append((f"user.{name}", "personal"))
+            elif text:
                 user[name] = text[:100]
         region = user.get("country") or self.inlet.country
         for name, value in given.items():
@@ -347,14 +390,17 @@ class _Work:
             if name in context:
                 context[name] = identity.redact(context[name])[:2000]
         if "user_agent" in context:
-            context["user_agent"] = _CONTROL.sub("", context["user_agent"])[:1000]
+            # a header may be no UTF-8
+            agent = context["user_agent"].encode(errors="replace").decode()
+            context["user_agent"] = identity.redact(_CONTROL.sub("", agent))[:1000]
         if "ip" in context:
             try:
-                address = ipaddress.ip_address(context["ip"].strip())
+                address = ipaddress.ip_address(context["ip"].strip().partition("%")[0])  # without an interface's name
             except ValueError:
                 self.drops.append(("context.ip", "not_an_address"))
                 del context["ip"]
             else:
+                address = getattr(address, "ipv4_mapped", None) or address
                 context["ip"] = str(address)
                 if any(address in network for network in _NOT_A_PERSON):
                     self.drops.append(("context.ip", "private"))
@@ -368,19 +414,76 @@ def _validated(raw: Json) -> Draft:
     except ValidationError as exc:
         first = exc.errors(include_input=False, include_url=False)[0]
         reason = {"missing": "missing", "extra_forbidden": "unknown_field"}.get(first["type"], "wrong_type")
-        place = ".".join(str(part) for part in first["loc"] if part not in ("str", "int", "float"))
+        place = _place(part for part in first["loc"] if part not in ("str", "int", "float"))
         detail = {"missing": "is missing", "unknown_field": "is not known; your own data goes into custom"}.get(
             reason, first["msg"]
         )
-        raise BadEvent(reason, place[:200], detail) from None
+        raise BadEvent(reason, place, detail) from None
 
 
-def _without_nulls(value: Any) -> Any:
+def _place(parts: Iterable[int | str]) -> str:
+    """A path to a field; a name that is not our own may be personal data, too."""
+    named = (part if isinstance(part, int) or _FIELD_NAME.fullmatch(part) else identity.REDACTED for part in parts)
+    return identity.redact(".".join(map(str, named)))[:200]
+
+
+def _without_nulls(value: Any, depth: int = 0) -> Any:
+    """A copy without nulls. Raises BadEvent for one nested too deeply."""
+    if depth > MAX_DEPTH:
+        raise BadEvent("too_deep", "", "nested too deeply")
     if isinstance(value, Mapping):
-        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+        return {k: _without_nulls(v, depth + 1) for k, v in value.items() if v is not None}
     if isinstance(value, list):
-        return [_without_nulls(v) for v in value if v is not None]
+        return [_without_nulls(v, depth + 1) for v in value if v is not None]
     return value
+
+
+def _redacted(value: Any) -> Any:
+    """A copy in which no text and no name has an e-mail address or is a phone number."""
+    if isinstance(value, str):
+        return identity.redact(value)
+    if isinstance(value, Mapping):
+        return {identity.redact(k): _redacted(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_redacted(v) for v in value]
+    return value
+
+
+def _yes(value: Any) -> bool | None:
+    """What somebody said, or None for what cannot be read."""
+    if isinstance(value, bool):
+        return value
+    said = str(value).strip().lower() if isinstance(value, str | int) else ""
+    return {"granted": True, "denied": False, "true": True, "false": False, "1": True, "0": False}.get(said)
+
+
+def _exact_ids(raw: Json) -> None:
+    """Ids that came as numbers or truth values, made text or taken out. Raises BadEvent for a number that lost digits."""
+    for part, names in (
+        (raw, ("event_id",)),
+        (raw.get("commerce"), ("transaction_id", "refund_id")),
+        (raw.get("user"), ("user_id",)),
+        (raw.get("ids"), tuple(Ids.__annotations__)),
+    ):
+        if not isinstance(part, dict):
+            continue
+        for name in names:
+            value = part.get(name)
+            if isinstance(value, bool):
+                del part[name]
+            elif isinstance(value, float):
+                if abs(value) >= _EXACT:
+                    raise BadEvent("wrong_type", name, "is too large for a number: write it as text")
+                part[name] = str(int(value)) if value.is_integer() else str(value)
+
+
+def _amounts(commerce: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every number there, with its place."""
+    for place, one, names in (
+        ("commerce", commerce, ("value", "tax", "shipping", "discount")),
+        *((f"commerce.items.{i}", item, ("price", "discount", "quantity")) for i, item in enumerate(commerce.get("items") or ())),
+    ):
+        yield from ((f"{place}.{name}", one[name]) for name in names if name in one)
 
 
 def _clean_id(value: str, place: str, most: int = 200) -> str:
@@ -409,12 +512,13 @@ def _event_id(draft: Draft, commerce: Json) -> str:
 
 def _milliseconds(value: str | float, place: str, zone: str | None) -> int:
     """Unix milliseconds. Numbers are told apart by size: seconds, milliseconds, microseconds or nanoseconds."""
-    if isinstance(value, str) and re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
-        value = float(value)
+    if isinstance(value, str) and re.fullmatch(r"\s*\d{1,30}(\.\d{1,30})?\s*", value):
+        value = float(value) if "." in value else int(value)
     if isinstance(value, int | float):
-        for limit, factor in ((1e11, 1000.0), (1e14, 1.0), (1e17, 1e-3), (1e20, 1e-6)):
+        for limit, factor, divisor in ((1e11, 1000, 1), (1e14, 1, 1), (1e17, 1, 1000), (1e20, 1, 1_000_000)):
             if 0 <= value < limit:
-                return int(value * factor)
+                # whole numbers exactly, and no float's last digit may change the millisecond
+                return value * factor // divisor if isinstance(value, int) else int(round(value * factor / divisor, 3))
         raise BadEvent("time_out_of_range", place, "is no time that we can read")
     try:
         moment = datetime.fromisoformat(value.strip())
@@ -425,7 +529,7 @@ def _milliseconds(value: str | float, place: str, zone: str | None) -> int:
             raise BadEvent("no_time_zone", place, "has no time zone, and the source names none")
         moment = moment.replace(tzinfo=ZoneInfo(zone))
     try:
-        return int(moment.timestamp() * 1000)
+        return (moment - _EPOCH) // timedelta(milliseconds=1)
     except (OverflowError, ValueError):
         raise BadEvent("time_out_of_range", place, "is no time that we can read") from None
 
@@ -454,13 +558,13 @@ def _click_ids(url: str) -> Mapping[str, str]:
 
 
 def _flat(custom: Mapping[str, Any], prefix: str = "") -> Json:
-    """Own data as scalars: objects become dotted names, lists become JSON text; e-mail addresses are redacted."""
+    """Own data as scalars: objects become dotted names, lists become JSON text."""
     result: Json = {}
     for name, value in custom.items():
         place = f"{prefix}{name}"
         if isinstance(value, Mapping):
             result.update(_flat(value, place + "."))
         else:
-            text = orjson.dumps(value).decode() if isinstance(value, list) else value
-            result[identity.redact(place)] = identity.redact(text) if isinstance(text, str) else text
+            # an address may be in two halves until names are joined
+            result[identity.redact(place)] = orjson.dumps(value).decode() if isinstance(value, list) else value
     return result

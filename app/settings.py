@@ -42,7 +42,7 @@ def _seconds(value: Any) -> Any:
     if match:
         return float(match[1]) * _UNITS[match[2]]
     if isinstance(value, str | bool):
-        raise ValueError("a duration is a number with ms, s, m, h or d, for example 10s")
+        raise ValueError("a duration is a number with ms, s, m, h or d, for example 10s")  # noqa: TRY004 (as below)
     return value
 
 

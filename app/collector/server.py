@@ -270,7 +270,8 @@ def _problem(
 
 async def serve(settings: Settings, started: Any = None) -> None:
     """Run until cancelled."""
-    runner = web.AppRunner(Collector(settings).application(), access_log=None)
+    # no access log: keys can be in it; idle connections do not hold up the stop
+    runner = web.AppRunner(Collector(settings).application(), access_log=None, shutdown_timeout=5)
     await runner.setup()
     try:
         site = web.TCPSite(runner, settings.collector.host, settings.collector.port)

@@ -55,13 +55,13 @@ class Consumer(stock.Consumer):
             batches.remove(batch)
         self.room.set()
 
-    def position(self, tp: TP) -> int | None:
+    def unfinished_from(self, tp: TP) -> int | None:
         """The first offset of `tp` whose work is not finished."""
         batches = self.open.get(tp)
         return min(b.first for b in batches) if batches else self._read_offset.get(tp)
 
     def committable(self) -> dict[TP, int]:
-        return {tp: offset for tp in self.sources() if (offset := self.position(tp)) is not None}
+        return {tp: offset for tp in self.sources() if (offset := self.unfinished_from(tp)) is not None}
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:  # noqa: ARG002
         """Commit what is finished. Replaces the acks and gaps of stock Faust, and its producer flush."""
