@@ -173,9 +173,8 @@ class Consumer(stock.Consumer):
         if not self._is_changelog_tp(tp):
             await self._deliver(tp, run)
         elif tp in self._get_active_partitions():
-            for record in run:
-                await self._hand_over(self._to_message(tp, record))
-                self._read_offset[tp] = record.offset
+            self.app.recover(tp, run)
+            self._read_offset[tp] = run[-1].offset
 
     async def _deliver(self, tp: TP, run: list[Any]) -> None:
         generation = self.app.consumer_generation_id

@@ -30,6 +30,7 @@ class Rows:
                 "bloom_filter_size": 10,
             },
         )
+        app.rows[self.changelog] = self
         self._locks: dict[int, asyncio.Lock] = {}
         self._frozen: dict[int, int] = {}  # partition -> generation in which its recovered offset stopped moving
 
@@ -58,6 +59,17 @@ class Rows:
                 return
             if key != offset_key:
                 yield key, value
+
+    def restore(self, partition: int, records: Sequence[Any]) -> None:
+        """Take rows over from the changelog, in one write with the offset that recovery goes on from."""
+        batch = WriteBatch(raw_mode=True)
+        for record in records:
+            if record.value is None:
+                batch.delete(record.key)
+            else:
+                batch.put(record.key, record.value)
+        batch.put(self._table.data.offset_key, b"%d" % records[-1].offset)
+        self._db(partition).write(batch)
 
     async def write(self, partition: int, rows: Mapping[bytes, bytes | None], generation: int) -> None:
         """Changelog first and acknowledged, then the local store with its changelog offset, in one write.

@@ -65,7 +65,8 @@ class System:
             )
             return found if ok else None
 
-        return await eventually(done, f"an outcome for {wanted}")
+        journey: dict[str, Any] = await eventually(done, f"an outcome for {wanted}")
+        return journey
 
     async def accepted(self, destination: str, **filters: str) -> list[dict[str, Any]]:
         """What the emulated platform took."""
