@@ -20,6 +20,8 @@ def conversion_id(event: Event) -> str:
     if order and event["event_name"] == "purchase":
         return order
     if order and event["event_name"] == "refund":
+        # a colon inside the order number must not make "1" and "2:3" the same as "1:2" and "3"
+        order = order.replace("%", "%25").replace(":", "%3A")
         refund = commerce.get("refund_id")
         return f"{order}:{refund}" if refund else order
     return event["event_id"]

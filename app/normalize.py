@@ -54,6 +54,9 @@ _EXPONENTS = dict.fromkeys(
     ],
     0,
 ) | dict.fromkeys(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"], 3)
+_IDS = tuple(Ids.__annotations__)
+_AMOUNTS = ("value", "tax", "shipping", "discount")
+_ITEM_NUMBERS = ("price", "discount", "quantity")
 #: The largest whole number that every reader of JSON reads alike.
 _EXACT = 1 << 53
 _SIGNALS = ("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization")
@@ -91,7 +94,7 @@ _NOT_A_PERSON = tuple(
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: A field's name as programs write them, and without long numbers: what else stands there may be anybody's name or number.
-_FIELD_NAME = re.compile(r"(?!.*\d{6})[^\W\d][\w$:-]{0,63}")
+_FIELD_NAME = re.compile(r"(?!.*\d{6})[^\W\d][\w$:.-]{0,63}")
 _DRAFT: TypeAdapter[Draft] = TypeAdapter(Draft)
 
 
@@ -217,7 +220,7 @@ class _Work:
     def event(self, raw: Json, extra: Json | None) -> Normalized:
         raw = _without_nulls(raw)
         self._readable_consent(raw)
-        _exact_ids(raw)
+        _typed(raw)
         draft = _validated(raw)
         if extra:
             draft["context"] = {**draft.get("context", {}), **extra}  # type: ignore[typeddict-item]
@@ -236,12 +239,12 @@ class _Work:
         event["time"] = self._time(draft, event["source"])
         ids = self._ids(draft)
         commerce = self._commerce(draft)
-        event["event_id"] = _event_id(draft, commerce)
+        event["event_id"] = _event_id(draft, event["event_name"], commerce)
         if "pairs" in draft:
             event["pairs"] = False
         parts = {
             "user": self._user(draft),
-            "context": _redacted(self._context(draft)),
+            "context": self._context(draft),
             "ids": ids,
             "commerce": _redacted(commerce),
             "consent": _redacted(draft.get("consent")),
@@ -271,24 +274,23 @@ class _Work:
             return
         readable = dict(consent)
         for name in _SIGNALS:
-            if name in readable and (granted := _yes(readable[name])) is not None:
-                readable[name] = "granted" if granted else "denied"
-            elif name in readable:
-                readable[name] = self._unreadable(name, "denied")
+            if name in readable:
+                value = readable[name]
+                value = {True: "granted", False: "denied"}.get(value, value) if isinstance(value, bool) else value
+                value = value.strip().lower() if isinstance(value, str) else value
+                readable[name] = value if value in ("granted", "denied") else self._unreadable(name, "denied")
         for name in ("tcf", "gpp", "us_privacy"):
             if name in readable and not isinstance(readable[name], str):
                 readable[name] = self._unreadable(name, "unreadable")  # policy counts such a string as denied
-        if "gpc" in readable and (on := _yes(readable["gpc"])) is not None:
-            readable["gpc"] = on
-        elif "gpc" in readable:
-            readable["gpc"] = self._unreadable("gpc", instead=True)
-        categories = readable.pop("categories", {})
-        said = {k: _yes(v) for k, v in categories.items()} if isinstance(categories, Mapping) else {"": None}
-        if None in said.values():
-            self.drops.append(("consent.categories", "unreadable"))
-        if isinstance(categories, Mapping) and categories:
-            readable["categories"] = {k: v is True for k, v in said.items()}
-        raw["consent"] = readable
+        if "gpc" in readable and _yes(readable["gpc"]) is None:
+            readable["gpc"] = self._unreadable("gpc", True)
+        if "categories" in readable:
+            given = readable["categories"]
+            said = {name: _yes(value) for name, value in given.items()} if isinstance(given, Mapping) else {}
+            if None in said.values() or not isinstance(given, Mapping):
+                self._unreadable("categories", None)
+            readable["categories"] = {name: value is True for name, value in said.items()}
+        raw["consent"] = {name: value for name, value in readable.items() if value != {}}
 
     def _unreadable(self, name: str, instead: Any) -> Any:
         self.drops.append((f"consent.{name}", "unreadable"))
@@ -308,17 +310,17 @@ class _Work:
         return min(time, self.received)
 
     def _ids(self, draft: Draft) -> Json:
-        ids = {}
+        ids: Json = {}
         url = draft.get("context", {}).get("url", "")
         # long ones are not worth a place in the cache
         found = _click_ids(url) if len(url) <= 2000 else _click_ids.__wrapped__(url)
-        for name, value in {**found, **draft.get("ids", {})}.items():
+        for name, value in (*draft.get("ids", {}).items(), *found.items()):
             text = str(value)
             if name == "ga_client_id":
                 text = re.sub(r"^GA1\.\d\.", "", text)
                 if identity.looks_personal(text):
                     raise BadEvent("personal_id", "ids.ga_client_id", "looks like an e-mail address or phone number")
-            if text.strip().lower() in NOT_AN_ID:
+            if name in ids or text.strip().lower() in NOT_AN_ID:
                 continue
             if _CONTROL.search(text) or len(text) > 1000:
                 self.drops.append((f"ids.{name}", "malformed"))
@@ -386,13 +388,11 @@ class _Work:
 
     def _context(self, draft: Draft) -> Json:
         context: Json = {k: v for k, v in draft.get("context", {}).items() if v}
-        for name in ("url", "referrer", "title"):
-            if name in context:
-                context[name] = identity.redact(context[name])[:2000]
         if "user_agent" in context:
             # a header may be no UTF-8
-            agent = context["user_agent"].encode(errors="replace").decode()
-            context["user_agent"] = identity.redact(_CONTROL.sub("", agent))[:1000]
+            context["user_agent"] = _CONTROL.sub("", context["user_agent"].encode(errors="replace").decode())
+        for name in context:  # before they are cut: half an address is not found any more
+            context[name] = identity.redact(context[name])[: 1000 if name == "user_agent" else 2000]
         if "ip" in context:
             try:
                 address = ipaddress.ip_address(context["ip"].strip().partition("%")[0])  # without an interface's name
@@ -450,20 +450,22 @@ def _redacted(value: Any) -> Any:
 
 
 def _yes(value: Any) -> bool | None:
-    """What somebody said, or None for what cannot be read."""
-    if isinstance(value, bool):
-        return value
+    """True or false in one of its spellings; None for what cannot be read."""
     said = str(value).strip().lower() if isinstance(value, str | int) else ""
-    return {"granted": True, "denied": False, "true": True, "false": False, "1": True, "0": False}.get(said)
+    return {"true": True, "false": False, "1": True, "0": False}.get(said)
 
 
-def _exact_ids(raw: Json) -> None:
-    """Ids that came as numbers or truth values, made text or taken out. Raises BadEvent for a number that lost digits."""
-    for part, names in (
-        (raw, ("event_id",)),
-        (raw.get("commerce"), ("transaction_id", "refund_id")),
-        (raw.get("user"), ("user_id",)),
-        (raw.get("ids"), tuple(Ids.__annotations__)),
+def _typed(raw: Json) -> None:
+    """What validation would take for another type. Raises BadEvent, naming the field.
+
+    A truth value is no amount, and no id. A number as an id is its digits, as long as it still has them all.
+    """
+    commerce = raw.get("commerce")
+    for place, part, names in (
+        ("", raw, ("event_id",)),
+        ("commerce.", commerce, ("transaction_id", "refund_id")),
+        ("user.", raw.get("user"), ("user_id",)),
+        ("ids.", raw.get("ids"), _IDS),
     ):
         if not isinstance(part, dict):
             continue
@@ -473,17 +475,21 @@ def _exact_ids(raw: Json) -> None:
                 del part[name]
             elif isinstance(value, float):
                 if abs(value) >= _EXACT:
-                    raise BadEvent("wrong_type", name, "is too large for a number: write it as text")
+                    raise BadEvent("wrong_type", place + name, "is too large for a number: send it as text")
                 part[name] = str(int(value)) if value.is_integer() else str(value)
+    if isinstance(commerce, dict):
+        for place, value in _amounts(commerce):
+            if isinstance(value, bool):
+                raise BadEvent("wrong_type", place, "must be a number")
 
 
 def _amounts(commerce: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Every number there, with its place."""
-    for place, one, names in (
-        ("commerce", commerce, ("value", "tax", "shipping", "discount")),
-        *((f"commerce.items.{i}", item, ("price", "discount", "quantity")) for i, item in enumerate(commerce.get("items") or ())),
-    ):
-        yield from ((f"{place}.{name}", one[name]) for name in names if name in one)
+    yield from ((f"commerce.{name}", commerce[name]) for name in _AMOUNTS if name in commerce)
+    items = commerce.get("items")
+    for i, item in enumerate(items if isinstance(items, list) else ()):
+        if isinstance(item, Mapping):
+            yield from ((f"commerce.items.{i}.{name}", item[name]) for name in _ITEM_NUMBERS if name in item)
 
 
 def _clean_id(value: str, place: str, most: int = 200) -> str:
@@ -499,13 +505,9 @@ def _clean_id(value: str, place: str, most: int = 200) -> str:
     return value
 
 
-def _event_id(draft: Draft, commerce: Json) -> str:
+def _event_id(draft: Draft, event_name: str, commerce: Json) -> str:
     given = str(draft.get("event_id", ""))
-    if (
-        given.strip().lower() in NOT_AN_ID
-        and draft["event_name"] in ("purchase", "refund")
-        and "transaction_id" in commerce
-    ):
+    if given.strip().lower() in NOT_AN_ID and event_name in ("purchase", "refund") and "transaction_id" in commerce:
         return str(commerce["transaction_id"])
     return _clean_id(given, "event_id")
 
@@ -537,7 +539,7 @@ def _milliseconds(value: str | float, place: str, zone: str | None) -> int:
 def _to_major_units(commerce: Json) -> None:
     factor = 10 ** _EXPONENTS.get(commerce.get("currency", ""), 2)
     for amounts, names in (
-        ([commerce], ("value", "tax", "shipping", "discount")),
+        ([commerce], _AMOUNTS),
         (commerce.get("items", []), ("price", "discount")),
     ):
         for one in amounts:

@@ -9,9 +9,9 @@ from typing import Any
 
 from app.events import Json
 from app.formats import capistream, ga4, meta, segment
-from app.formats._table import Ignored
+from app.formats._table import NOT_AN_ID, Ignored
 
-__all__ = ["FORMATS", "Ignored", "draft", "split"]
+__all__ = ["FORMATS", "NOT_AN_ID", "Ignored", "draft", "split"]
 
 FORMATS: dict[str, ModuleType] = {
     "capistream": capistream,
@@ -22,7 +22,7 @@ FORMATS: dict[str, ModuleType] = {
 
 
 def split(format_name: str, body: Any) -> list[Any]:
-    """The single events of one body, not yet looked at."""
+    """The single events of one body, not yet looked at. Raises BadEvent."""
     if isinstance(body, Mapping) and "specversion" in body and "data" in body:  # CloudEvents 1.0
         body = body["data"]
     result: list[Any] = FORMATS[format_name].split(body)

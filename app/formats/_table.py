@@ -4,11 +4,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from app.errors import BadEvent
 from app.events import Json
 
 #: (their place, our place in a Draft), dots between levels. The first place that has a value wins.
 Table = tuple[tuple[str, str], ...]
+
+#: What broken clients send instead of nothing.
+NOT_AN_ID = frozenset({"", "undefined", "null", "none", "nan", "0", "[object object]", "true", "false"})
+
+MAX_SPREAD = 16_000_000  # bytes of JSON that one body may become
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,23 @@ def apply(table: Table, body: Any, draft: Json) -> None:
         value = at(body, theirs)
         if value is not None and value != "":
             put(draft, ours, value)
+
+
+def spread(shared: Json, ones: list[Any]) -> list[Any]:
+    """Each event with what the body says once for all of them. Raises BadEvent where that is far more than was sent."""
+    if shared:
+        try:
+            size = len(orjson.dumps(shared))
+        except orjson.JSONEncodeError:
+            raise BadEvent("too_deep", "", "nested too deeply") from None
+        if size * len(ones) > MAX_SPREAD:
+            raise BadEvent("too_large", "", "too much is said once for too many events")
+    return [{**shared, **one} if isinstance(one, Mapping) else one for one in ones]
+
+
+def an_id(value: Any) -> bool:
+    """Whether there is something that can be an id."""
+    return isinstance(value, str | int | float) and str(value).strip().lower() not in NOT_AN_ID
 
 
 def items(value: Any, table: Table, field: str) -> list[Json]:

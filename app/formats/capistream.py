@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.events import Json
-from app.formats._table import Ignored, Table, obj
+from app.formats._table import Ignored, Table, obj, spread
 
 EVENT_NAMES: dict[str, str] = {}
 FIELDS: Table = ()
@@ -16,8 +16,7 @@ def split(body: Any) -> list[Any]:
     if isinstance(body, list):
         return body
     if isinstance(body, Mapping) and isinstance(body.get("batch"), list):
-        shared = {k: v for k, v in body.items() if k != "batch"}
-        return [{**shared, **one} if isinstance(one, Mapping) else one for one in body["batch"]]
+        return spread({k: v for k, v in body.items() if k != "batch"}, body["batch"])
     return [body]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from app.events import Json
-from app.formats._table import Ignored, Table, apply, at, items, obj, put, rest, text
+from app.formats._table import Ignored, Table, an_id, apply, at, items, obj, put, rest, spread, text
 
 EVENT_NAMES: dict[str, str] = {}  # our names are GA4's
 
@@ -27,6 +27,13 @@ FIELDS: Table = (
     ("ip_override", "context.ip"),
     ("user_agent", "context.user_agent"),
     ("device.language", "context.language"),
+    ("user_data.address.sha256_first_name", "user.first_name"),
+    ("user_data.address.sha256_last_name", "user.last_name"),
+    ("user_data.address.sha256_street", "user.street"),
+    ("user_data.address.city", "user.city"),
+    ("user_data.address.region", "user.region"),
+    ("user_data.address.postal_code", "user.postal_code"),
+    ("user_data.address.country", "user.country"),
     ("user_location.city", "user.city"),
     ("user_location.country_id", "user.country"),
     ("event.params.event_id", "event_id"),
@@ -72,7 +79,7 @@ def split(body: Any) -> list[Any]:
     """One entry per event: the shared parts with that event under `event`."""
     if isinstance(body, Mapping) and isinstance(body.get("events"), list):
         shared = {k: v for k, v in body.items() if k != "events"}
-        return [{**shared, "event": event} for event in body["events"]]
+        return spread(shared, [{"event": event} for event in body["events"]])
     return [{"event": body}]
 
 
@@ -81,12 +88,16 @@ def draft(one: Any) -> Json | Ignored:
     params = obj(event.get("params") or {}, "params")
     result: Json = {"event_name": text(event, "name")}
     apply(FIELDS, _first_of_lists(one), result)
-    if "items" in params:
+    if params.get("items") is not None:
         put(result, "commerce.items", items(params["items"], ITEM_FIELDS, "params.items"))
-    for signal in ("ad_user_data", "ad_personalization"):
-        if (value := at(one, f"consent.{signal}")) is not None:
-            put(result, f"consent.{signal}", value)
-    if "event_id" not in result:
+    consent = one.get("consent")
+    if isinstance(consent, Mapping):
+        for signal in ("ad_user_data", "ad_personalization"):
+            if consent.get(signal) is not None:
+                put(result, f"consent.{signal}", consent[signal])
+    elif consent is not None:
+        result["consent"] = consent  # unreadable, which is not the same as absent
+    if not an_id(result.get("event_id")):
         _fall_back(one, result)
     custom = rest(params, _USED)
     if custom:
@@ -98,12 +109,13 @@ def _first_of_lists(one: Mapping[str, Any]) -> Mapping[str, Any]:
     user_data = one.get("user_data")
     if not isinstance(user_data, Mapping):
         return one
-    return {**one, "user_data": {k: v[0] if isinstance(v, list) and v else v for k, v in user_data.items()}}
+    firsts = {k: next(iter(v), None) if isinstance(v, list) else v for k, v in user_data.items()}
+    return {**one, "user_data": firsts}
 
 
 def _fall_back(one: Mapping[str, Any], result: Json) -> None:
     order = at(result, "commerce.transaction_id")
-    if result["event_name"] in ("purchase", "refund") and order is not None:
+    if result["event_name"] in ("purchase", "refund") and an_id(order):
         result["event_id"] = order
     elif "time" in result:
         content = orjson.dumps(one, option=orjson.OPT_SORT_KEYS)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.events import Json
-from app.formats._table import Ignored, Table, apply, at, items, obj, put, rest, text
+from app.formats._table import Ignored, Table, an_id, apply, at, items, obj, put, rest, text
 
 EVENT_NAMES = {
     "PageView": "page_view",
@@ -95,11 +95,13 @@ def draft(one: Any) -> Json | Ignored:
         if value not in (None, "", []):
             put(result, f"user.{ours}", value)
     custom = obj(event.get("custom_data") or {}, "custom_data")
-    if "contents" in custom:
+    products = custom.get("content_ids")
+    if custom.get("contents") is not None:
         put(result, "commerce.items", items(custom["contents"], ITEM_FIELDS, "custom_data.contents"))
-    elif isinstance(custom.get("content_ids"), list):
-        put(result, "commerce.items", [{"item_id": str(one)} for one in custom["content_ids"]])
-    if "event_id" not in result and name == "Purchase" and at(result, "commerce.transaction_id") is not None:
+    elif products is not None:
+        products = products if isinstance(products, list) else [products]
+        put(result, "commerce.items", [{"item_id": product} for product in products if product is not None])
+    if not an_id(result.get("event_id")) and name == "Purchase" and an_id(at(result, "commerce.transaction_id")):
         result["event_id"] = result["commerce"]["transaction_id"]
     extra = rest(custom, _USED)
     if extra:

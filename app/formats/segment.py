@@ -4,12 +4,13 @@ The id is `properties.event_id`, else the order id for orders, else `messageId`,
 event is marked as one that cannot pair.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from app.errors import BadEvent
 from app.events import Ids, Json
-from app.formats._table import Ignored, Table, apply, at, items, obj, put, rest, text
+from app.formats._table import Ignored, Table, an_id, apply, at, items, obj, put, rest, spread, text
 
 #: https://segment.com/docs/connections/spec/ecommerce/v2/ and the names of the B2B and lead specs
 EVENT_NAMES = {
@@ -32,6 +33,8 @@ EVENT_NAMES = {
     "Subscription Started": "subscribe",
     "Page Viewed": "page_view",
 }
+
+_BY_LOWER = {name.lower(): ours for name, ours in EVENT_NAMES.items()}
 
 _IDS: Table = tuple(
     (f"{place}.{name}", f"ids.{name}") for name in Ids.__annotations__ for place in ("properties", "context.ids")
@@ -119,7 +122,7 @@ _PROPERTIES = {theirs.split(".")[1] for theirs, _ in FIELDS if theirs.startswith
 def split(body: Any) -> list[Any]:
     if isinstance(body, Mapping) and isinstance(body.get("batch"), list):
         shared = {k: body[k] for k in ("sentAt", "context") if k in body}
-        return [{**shared, **one} if isinstance(one, Mapping) else one for one in body["batch"]]
+        return spread(shared, body["batch"])
     return [body]
 
 
@@ -129,26 +132,29 @@ def draft(one: Any) -> Json | Ignored:
     if kind in ("identify", "group", "alias"):
         return Ignored(str(kind))
     properties = obj(call.get("properties") or {}, "properties")
+    obj(call.get("context") or {}, "context")
     result: Json = {}
     if kind in ("page", "screen"):
         result["event_name"] = "page_view"
     elif kind == "track":
         name = text(call, "event")
-        result["event_name"] = EVENT_NAMES.get(name) or EVENT_NAMES.get(name.title(), name)
+        result["event_name"] = _BY_LOWER.get(name.strip().lower(), name)
     else:
         text(call, "type")
         raise BadEvent("unknown_type", "type", "must be track, page, screen, identify, group or alias")
     apply(FIELDS, call, result)
+    if isinstance(consent := result.get("consent"), Mapping):
+        result["consent"] = _with_categories(consent)
     used = set(_PROPERTIES)
-    if "products" in properties:
+    if properties.get("products") is not None:
         put(result, "commerce.items", items(properties["products"], ITEM_FIELDS, "properties.products"))
     elif result["event_name"] in _ONE_PRODUCT and ("product_id" in properties or "sku" in properties):
         put(result, "commerce.items", items([properties], ITEM_FIELDS, "properties"))
         used |= {theirs for theirs, _ in ITEM_FIELDS}
-        price, quantity = properties.get("price"), properties.get("quantity", 1)
-        if isinstance(price, int | float) and isinstance(quantity, int | float) and "currency" in properties:
+        price, quantity = _number(properties.get("price")), _number(properties.get("quantity", 1))
+        if price is not None and quantity is not None and properties.get("currency"):
             put(result, "commerce.value", round(price * quantity, 6))
-    if "event_id" not in result:
+    if not an_id(result.get("event_id")):
         _fall_back(call, result)
     custom = rest(properties, used)
     if custom:
@@ -156,10 +162,27 @@ def draft(one: Any) -> Json | Ignored:
     return result
 
 
+def _with_categories(consent: Mapping[str, Any]) -> Json:
+    """Segment's own consent wrappers write `categoryPreferences`."""
+    rest_of_it = {k: v for k, v in consent.items() if k != "categoryPreferences"}
+    return (
+        {"categories": consent["categoryPreferences"], **rest_of_it} if len(rest_of_it) < len(consent) else rest_of_it
+    )
+
+
+def _number(value: Any) -> float | None:
+    """An amount, also as text; None for what is none."""
+    try:
+        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
 def _fall_back(call: Mapping[str, Any], result: Json) -> None:
     order = at(result, "commerce.transaction_id")
-    if result["event_name"] in _ORDERS and order is not None:
+    if result["event_name"] in _ORDERS and an_id(order):
         result["event_id"] = order
-    elif call.get("messageId"):
+    elif an_id(call.get("messageId")):
         result["event_id"] = call["messageId"]
         result["pairs"] = False
