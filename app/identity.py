@@ -71,12 +71,13 @@ def is_sha256(text: str) -> bool:
 
 def looks_personal(text: str) -> bool:
     """True for something that is or has an e-mail address, or is an international phone number."""
-    return _EMAIL.fullmatch(text.strip()) is not None or redact(text) != text
+    return redact(text) != text or ("@" in text and _EMAIL.fullmatch(text.strip()) is not None)
 
 
 def redact(text: str) -> str:
     """The text with e-mail addresses replaced, also percent-encoded ones; nothing is left of a text that is a phone number."""
-    if _PHONE_LIKE.fullmatch(text.strip()):
+    bare = text.strip()
+    if bare[:1] in ("+", "(") and _PHONE_LIKE.fullmatch(bare):
         return REDACTED
     if "@" in text or "\uff20" in text or ("%" in text and "40" in text):
         return _RUN.sub(_without_addresses, text)

@@ -6,9 +6,8 @@ reason and a field, what was taken without a part of it names that part in `drop
 """
 
 import ipaddress
-import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -21,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app import formats, identity
 from app.errors import BadEvent, SettingsError
-from app.events import FORMAT_VERSION, Draft, Event, Ids, Json, Origin, Source
+from app.events import FORMAT_VERSION, Draft, Event, Json, Origin, Source
 from app.formats import NOT_AN_ID, Ignored
 from app.settings import Settings, SourceTopic
 
@@ -54,9 +53,12 @@ _EXPONENTS = dict.fromkeys(
     ],
     0,
 ) | dict.fromkeys(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"], 3)
-_IDS = tuple(Ids.__annotations__)
 _AMOUNTS = ("value", "tax", "shipping", "discount")
 _ITEM_NUMBERS = ("price", "discount", "quantity")
+_MOST = 1e15  # of an amount: more is a mistake, and its cents are lost in a float
+#: What an address or a phone number has, as JSON: most events have none of it, and looking closer costs more than all else.
+_SUSPICIOUS = (b"@", b"%", b"+", b'"(', b'" ', b'"\\', "\uff20".encode())
+_FREE_TEXT = ("commerce", "consent", "tags", "labels")
 #: The largest whole number that every reader of JSON reads alike.
 _EXACT = 1 << 53
 _SIGNALS = ("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization")
@@ -246,15 +248,18 @@ class _Work:
             "user": self._user(draft),
             "context": self._context(draft),
             "ids": ids,
-            "commerce": _redacted(commerce),
-            "consent": _redacted(draft.get("consent")),
-            "tags": _redacted(draft.get("tags")),
-            "labels": sorted(set(_redacted(draft.get("labels", [])))),
-            "custom": _flat(_redacted(draft.get("custom", {}))),
+            "commerce": commerce,
+            "consent": draft.get("consent"),
+            "tags": draft.get("tags"),
+            "labels": sorted(set(draft.get("labels", ()))),
+            "custom": _flat(draft.get("custom", {})),
         }
         event.update((name, part) for name, part in parts.items() if part)
-        if len(orjson.dumps(event)) > MAX_BYTES:
+        text = orjson.dumps(event)
+        if len(text) > MAX_BYTES:
             raise BadEvent("too_large", "", f"larger than {MAX_BYTES} bytes")
+        if any(sign in text for sign in _SUSPICIOUS):
+            event.update((name, _redacted(event[name])) for name in _FREE_TEXT if name in event)
         return Normalized(event, tuple(self.drops))  # type: ignore[arg-type]
 
     def _source(self, draft: Draft) -> str:
@@ -290,7 +295,7 @@ class _Work:
             if None in said.values() or not isinstance(given, Mapping):
                 self._unreadable("categories", None)
             readable["categories"] = {name: value is True for name, value in said.items()}
-        raw["consent"] = {name: value for name, value in readable.items() if value != {}}
+        raw["consent"] = readable
 
     def _unreadable(self, name: str, instead: Any) -> Any:
         self.drops.append((f"consent.{name}", "unreadable"))
@@ -338,11 +343,8 @@ class _Work:
                     del commerce[name]
                 else:
                     commerce[name] = _clean_id(commerce[name], f"commerce.{name}")
-        for place, amount in _amounts(commerce):
-            if not math.isfinite(amount):
-                raise BadEvent("wrong_type", place, "must be a finite number")
-            if place.endswith("quantity") and abs(amount) > _EXACT:
-                raise BadEvent("wrong_type", place, "is too large a number")
+        if place := _amount_that(lambda amount: not -_MOST < amount < _MOST, commerce):
+            raise BadEvent("wrong_type", place, f"must be a number below {_MOST:.0e}")
         if "currency" in commerce:
             currency = commerce["currency"].strip().upper()
             if not re.fullmatch("[A-Z]{3}", currency):
@@ -428,21 +430,23 @@ def _place(parts: Iterable[int | str]) -> str:
 
 
 def _without_nulls(value: Any, depth: int = 0) -> Any:
-    """A copy without nulls. Raises BadEvent for one nested too deeply."""
+    """A copy of an object or list without nulls. Raises BadEvent for one nested too deeply."""
     if depth > MAX_DEPTH:
         raise BadEvent("too_deep", "", "nested too deeply")
-    if isinstance(value, Mapping):
-        return {k: _without_nulls(v, depth + 1) for k, v in value.items() if v is not None}
-    if isinstance(value, list):
-        return [_without_nulls(v, depth + 1) for v in value if v is not None]
-    return value
+    if isinstance(value, dict):
+        return {
+            k: _without_nulls(v, depth + 1) if isinstance(v, dict | list) else v
+            for k, v in value.items()
+            if v is not None
+        }
+    return [_without_nulls(v, depth + 1) if isinstance(v, dict | list) else v for v in value if v is not None]
 
 
 def _redacted(value: Any) -> Any:
     """A copy in which no text and no name has an e-mail address or is a phone number."""
     if isinstance(value, str):
         return identity.redact(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {identity.redact(k): _redacted(v) for k, v in value.items()}
     if isinstance(value, list):
         return [_redacted(v) for v in value]
@@ -460,12 +464,12 @@ def _typed(raw: Json) -> None:
 
     A truth value is no amount, and no id. A number as an id is its digits, as long as it still has them all.
     """
-    commerce = raw.get("commerce")
+    commerce, ids = raw.get("commerce"), raw.get("ids")
     for place, part, names in (
         ("", raw, ("event_id",)),
         ("commerce.", commerce, ("transaction_id", "refund_id")),
         ("user.", raw.get("user"), ("user_id",)),
-        ("ids.", raw.get("ids"), _IDS),
+        ("ids.", ids, tuple(ids) if isinstance(ids, dict) else ()),
     ):
         if not isinstance(part, dict):
             continue
@@ -475,21 +479,23 @@ def _typed(raw: Json) -> None:
                 del part[name]
             elif isinstance(value, float):
                 if abs(value) >= _EXACT:
-                    raise BadEvent("wrong_type", place + name, "is too large for a number: send it as text")
+                    raise BadEvent("wrong_type", _place((place + name,)), "is too large for a number: send it as text")
                 part[name] = str(int(value)) if value.is_integer() else str(value)
-    if isinstance(commerce, dict):
-        for place, value in _amounts(commerce):
-            if isinstance(value, bool):
-                raise BadEvent("wrong_type", place, "must be a number")
+    if isinstance(commerce, dict) and (place := _amount_that(lambda amount: isinstance(amount, bool), commerce)):
+        raise BadEvent("wrong_type", place, "must be a number")
 
 
-def _amounts(commerce: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Every number there, with its place."""
-    yield from ((f"commerce.{name}", commerce[name]) for name in _AMOUNTS if name in commerce)
+def _amount_that(is_wrong: Callable[[Any], bool], commerce: Mapping[str, Any]) -> str:
+    """The place of the first such number, or an empty text."""
+    for name in _AMOUNTS:
+        if name in commerce and is_wrong(commerce[name]):
+            return f"commerce.{name}"
     items = commerce.get("items")
     for i, item in enumerate(items if isinstance(items, list) else ()):
-        if isinstance(item, Mapping):
-            yield from ((f"commerce.items.{i}.{name}", item[name]) for name in _ITEM_NUMBERS if name in item)
+        for name in _ITEM_NUMBERS if isinstance(item, dict) else ():
+            if name in item and is_wrong(item[name]):
+                return f"commerce.items.{i}.{name}"
+    return ""
 
 
 def _clean_id(value: str, place: str, most: int = 200) -> str:
@@ -560,13 +566,13 @@ def _click_ids(url: str) -> Mapping[str, str]:
 
 
 def _flat(custom: Mapping[str, Any], prefix: str = "") -> Json:
-    """Own data as scalars: objects become dotted names, lists become JSON text."""
+    """Own data as scalars: objects become dotted names, lists become JSON text; e-mail addresses are redacted."""
     result: Json = {}
     for name, value in custom.items():
         place = f"{prefix}{name}"
         if isinstance(value, Mapping):
             result.update(_flat(value, place + "."))
         else:
-            # an address may be in two halves until names are joined
-            result[identity.redact(place)] = orjson.dumps(value).decode() if isinstance(value, list) else value
+            told = _redacted(value)
+            result[identity.redact(place)] = orjson.dumps(told).decode() if isinstance(told, list) else told
     return result

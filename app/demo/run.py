@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import shutil
@@ -54,6 +55,8 @@ class Demo:
     say: Callable[[str], None]
     workers: int = 1
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="capistream-demo-")))
+    keep: bool = False  # the folder, after the end
+    worker_program: list[str] | None = None  # another worker than ours, for comparison
     children: list[Child] = field(default_factory=list)
     kafka: Kafka | None = None
     config: settings.Settings = field(init=False)
@@ -139,7 +142,7 @@ class Demo:
         ]
         for number in range(1, self.workers + 1):
             port = ports["view"] if number == 1 else processes.free_port(ports["view"] + number)
-            command = [*program, "worker", "--config", str(config), "--web-port", str(port)]
+            command = [*(self.worker_program or [*program, "worker"]), "--config", str(config), "--web-port", str(port)]
             self.children.append(Child(f"worker-{number}", command, f"http://127.0.0.1:{port}/readyz"))
 
     def _spawn(self, child: Child) -> None:
@@ -180,7 +183,8 @@ class Demo:
                 list(pool.map(lambda process: processes.stop(process, 8.0), running))
         if self.kafka is not None:
             self.kafka.kill()  # its folder goes with it
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not self.keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 async def _answers(http: aiohttp.ClientSession, url: str) -> bool:
@@ -198,6 +202,7 @@ def run(*, once: bool, as_json: bool, workers: int, file: Path | None, speed: fl
 
 async def _run(*, once: bool, as_json: bool, workers: int, file: Path, speed: float) -> int:
     stderr = Console(stderr=True, highlight=False)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # Kafka comes up after us, and goes before us
     begun = time.monotonic()
     lines = traffic.load(file)
     demo = Demo(say=lambda text: stderr.print(f"[dim]{time.monotonic() - begun:6.1f} s[/dim]  {text}"), workers=workers)

@@ -98,7 +98,10 @@ def test_sources_that_are_not_needed_hold_nobody_back():
 
 
 def test_a_watermark_of_zero_is_one_that_was_heard():
-    assert Watermarks(max_lag=10, begun=0, marks={"a": 0}).clock(5, ["a"]) == 0
+    watermarks = Watermarks(max_lag=10, begun=45, marks={"a": 0})
+
+    assert watermarks.clock(50, ["a"]) == 50
+    assert watermarks.left_out == ("a",)
 
 
 @given(

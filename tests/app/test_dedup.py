@@ -529,16 +529,16 @@ def test_a_repeated_copy_is_counted_and_merged_once():
 
 def test_what_is_read_again_after_a_restart_is_no_second_copy():
     worker = Worker()
-    log = log_of(make_copy("pixel", 1_000), make_copy("pixel", 1_000), make_copy("server", 2_000))
-    worker.take(*log[:2])
-    worker.restart()
-    worker.take(*log)
-    worker.restart()
+    log = log_of(
+        *(make_copy("pixel", received) for received in (1_000, 1_000, 90_000)),
+        *(make_copy("server", received) for received in (2_000, 2_000)),
+    )
+    for read in (log[:3], log, log):
+        worker.take(*read)
+        worker.restart()
 
-    worker.take(*log)
-
-    assert worker.row(make_copy("pixel", 0))["n"] == 3
-    assert worker.duplicates == [("purchase", "repeat")]
+    assert worker.row(make_copy("pixel", 0))["n"] == 5
+    assert worker.duplicates == [("purchase", "repeat"), ("purchase", "late"), ("purchase", "late")]
     assert len(worker.outputs) == 1
 
 
@@ -568,6 +568,32 @@ def test_a_hold_of_what_the_key_meant_before_is_not_joined():
 
     (closed,) = worker.outputs
     assert [copy["source"] for copy in closed.copies] == ["server"]
+    assert worker.held == {}
+
+
+def test_a_deadline_of_what_the_key_meant_before_does_not_close_its_new_hold():
+    worker = Worker()
+    worker.take(make_copy("pixel", 90_000, "keeps the deadlines"))
+    worker.take(*(make_copy(source, 1_000, event_name="generate_lead") for source in ("pixel", "server")))
+
+    worker.take(make_copy("pixel", 200_000, event_name="generate_lead"), 50_000)
+
+    assert [closed.how for closed in worker.outputs] == ["complete"]
+    assert worker.partition.waiting == 2
+
+
+def test_a_hold_whose_row_a_kill_prevented_closes_and_makes_the_row():
+    worker = Worker()
+    copies = [make_copy("pixel", 1_000, origin={"request": "r"}), make_copy("pixel", 1_000, custom={"n": 1})]
+    worker.write("held", worker.run(log_of(*copies)).held)
+    worker.restart()
+
+    worker.take(END, first=2)
+
+    (closed,) = worker.outputs
+    assert (closed.how, closed.event, closed.received) == ("hold_ended", merge.merge(copies), 2)
+    row = worker.row(closed.event)
+    assert (row["n"], row["s"], sorted(copy[4] for copy in row["c"])) == (2, "hold_ended", ["", "r"])
     assert worker.held == {}
 
 
@@ -630,14 +656,15 @@ def test_clock_records_alone_write_nothing():
 
 def test_a_restart_finds_the_holds_again():
     worker = Worker()
-    worker.take(make_copy("pixel", 2_000, "a"), make_copy("pixel", 1_000, "b"))
+    received = {"a": 2_000, "b": 4_000, "c": 1_000, "d": 3_000}
+    worker.take(*(make_copy("pixel", when, name) for name, when in received.items()))
 
     worker.restart()
     waiting = worker.partition.waiting
     worker.take(END)
 
-    assert waiting == 2
-    assert [closed.event["event_id"] for closed in worker.outputs] == ["b", "a"]
+    assert waiting == 4
+    assert [closed.event["event_id"] for closed in worker.outputs] == ["c", "a", "d", "b"]
 
 
 # what it keeps and reads
