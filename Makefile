@@ -39,8 +39,10 @@ lock: setup ## resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras \
 		--no-header --no-annotate --upgrade pyproject.toml -o requirements.lock
 
-faults: setup ## the longer tests: processes are killed and stopped
-	$(BIN)/python -m pytest -m fault $(ARGS)
+N ?= 5
+SEED ?= 1
+faults: setup ## N runs of the fault harness from SEED on, a line each in docs/reliability.jsonl
+	$(BIN)/python -m tests.faults --runs $(N) --seed $(SEED) $(ARGS)
 
 bench: setup
 	@ls bench/*.py >/dev/null 2>&1 || { echo "There are no benches yet."; exit 1; }

@@ -101,7 +101,9 @@ def merge(copies: Iterable[Event], cut: Json | None = None) -> Event:
         if content := _part([c[part] for c in preferred if part in c], groups):  # type: ignore[literal-required]
             merged[part] = content
     told: list[Any] = [c["consent"] for c in known if "consent" in c]
-    if consent := merge_consent([*told, decided(copies), cut or {}]):
+    if len(known) == MAX_COPIES:
+        told += [decided(copies), cut or {}]
+    if consent := merge_consent(told):
         merged["consent"] = consent
     if labels := sorted({label for c in known for label in c.get("labels", ())}):
         merged["labels"] = labels

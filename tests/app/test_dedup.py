@@ -656,15 +656,15 @@ def test_clock_records_alone_write_nothing():
 
 def test_a_restart_finds_the_holds_again():
     worker = Worker()
-    received = {"a": 2_000, "b": 4_000, "c": 1_000, "d": 3_000}
-    worker.take(*(make_copy("pixel", when, name) for name, when in received.items()))
+    times = [1_000 + 7 * n % 40 for n in range(40)]
+    worker.take(*(make_copy("pixel", when, event_id=f"{when}") for when in times))
 
     worker.restart()
     waiting = worker.partition.waiting
     worker.take(END)
 
-    assert waiting == 4
-    assert [closed.event["event_id"] for closed in worker.outputs] == ["c", "a", "d", "b"]
+    assert waiting == 40
+    assert [closed.event["received"] for closed in worker.outputs] == sorted(times)
 
 
 # what it keeps and reads
@@ -795,9 +795,8 @@ def test_the_row_of_a_pair_is_small():
     worker.take(pixel, server, first=1_000_000_000)
 
     (closed,) = worker.outputs
-    sizes = {len(key) + len(row) for key, row in worker.seen.items()}
     assert closed.how == "complete"
-    assert sum(sizes) <= 400, sizes
+    assert sum(len(key) + len(row) for key, row in worker.seen.items()) <= 400
 
 
 # too much of it

@@ -3,7 +3,9 @@
 import re
 import string
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Collection
+from datetime import date
 from urllib.parse import quote
 
 import pytest
@@ -85,27 +87,35 @@ def test_a_platforms_own_vector(field, value, country, rule, digest):
     assert hashes(field, value, country)[rule] == digest
 
 
+def outcome(field: str, value: str, country: str | None, keep: Collection[str] | None = None) -> dict[str, str] | str:
+    """The hashes, or the reason for there being none."""
+    try:
+        return hashes(field, value, country, keep)
+    except Unusable as exc:
+        return str(exc)
+
+
 def clear(field: str, value: str, country: str | None = None) -> dict[str, str]:
     """What each rule hashes."""
     return RULES[field](value, country)
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"),
+    ("value", "plain", "gmail", "strict"),
     [
-        ("Ada.Lovelace+x@Example.com", {"plain": "ada.lovelace+x@example.com", "gmail": "ada.lovelace+x@example.com", "strict": "adalovelace@example.com"}),
-        ("A.da+x@gmail.com", {"plain": "a.da+x@gmail.com", "gmail": "ada@gmail.com", "strict": "ada@gmail.com"}),
-        ("A.da+x@googlemail.com", {"plain": "a.da+x@googlemail.com", "gmail": "ada@googlemail.com", "strict": "ada@googlemail.com"}),
-        ("a.da@gmail.com.example", {"plain": "a.da@gmail.com.example", "gmail": "a.da@gmail.com.example", "strict": "ada@gmail.com.example"}),
-        ("o'brien@example.ie", {"plain": "o'brien@example.ie", "gmail": "o'brien@example.ie", "strict": "o'brien@example.ie"}),
-        ("jürgen@müller.de", {"plain": "jürgen@müller.de", "gmail": "jürgen@müller.de", "strict": "jürgen@müller.de"}),
+        ("Ada.L+x@Example.com", "ada.l+x@example.com", "ada.l+x@example.com", "adal@example.com"),
+        ("A.da+x@gmail.com", "a.da+x@gmail.com", "ada@gmail.com", "ada@gmail.com"),
+        ("A.da+x@googlemail.com", "a.da+x@googlemail.com", "ada@googlemail.com", "ada@googlemail.com"),
+        ("a.da@gmail.com.example", "a.da@gmail.com.example", "a.da@gmail.com.example", "ada@gmail.com.example"),
+        ("o'brien@example.ie", "o'brien@example.ie", "o'brien@example.ie", "o'brien@example.ie"),
+        ("jürgen@müller.de", "jürgen@müller.de", "jürgen@müller.de", "jürgen@müller.de"),
         # nothing before the plus: there is no address left to hash
-        ("+tag@example.com", {"plain": "+tag@example.com", "gmail": "+tag@example.com", "strict": ""}),
-        ("...@gmail.com", {"plain": "...@gmail.com", "gmail": "", "strict": ""}),
+        ("+tag@example.com", "+tag@example.com", "+tag@example.com", ""),
+        ("...@gmail.com", "...@gmail.com", "", ""),
     ],
-)  # fmt: skip
-def test_an_email_in_its_spellings(value, expected):
-    assert clear("email", value) == expected
+)
+def test_an_email_in_its_spellings(value, plain, gmail, strict):
+    assert clear("email", value) == {"plain": plain, "gmail": gmail, "strict": strict}
 
 
 def test_a_rule_that_leaves_nothing_makes_no_hash():
@@ -124,8 +134,7 @@ def test_a_rule_that_leaves_nothing_makes_no_hash():
     ],
 )  # fmt: skip
 def test_what_is_no_email_is_refused(value):
-    with pytest.raises(Unusable, match="^not_an_email$"):
-        hashes("email", value, None)
+    assert outcome("email", value, None) == "not_an_email"
 
 
 @pytest.mark.parametrize(
@@ -178,8 +187,7 @@ def test_a_phone_is_brought_to_e164(value, country, e164):
     ],
 )
 def test_what_is_no_phone_is_refused(value, country, reason):
-    with pytest.raises(Unusable, match=f"^{reason}$"):
-        hashes("phone", value, country)
+    assert outcome("phone", value, country) == reason
 
 
 @pytest.mark.parametrize(
@@ -209,8 +217,7 @@ def test_a_street_keeps_its_number():
 @pytest.mark.parametrize("field", ["first_name", "last_name", "street"])
 @pytest.mark.parametrize("value", ["", "  ", "-", "!?", "\u200b"])
 def test_a_name_without_a_letter_is_refused(field, value):
-    with pytest.raises(Unusable, match="^empty$"):
-        hashes(field, value, None)
+    assert outcome(field, value, None) == "empty"
 
 
 @pytest.mark.parametrize(
@@ -221,8 +228,7 @@ def test_a_name_without_a_letter_is_refused(field, value):
     ],
 )  # fmt: skip
 def test_what_is_no_birth_date_is_refused(value):
-    with pytest.raises(Unusable, match="^not_a_date$"):
-        hashes("birth_date", value, None)
+    assert outcome("birth_date", value, None) == "not_a_date"
 
 
 @pytest.mark.parametrize(("value", "letter"), [("f", "f"), (" F ", "f"), ("Female", "f"), ("MALE", "m"), ("m", "m")])
@@ -232,8 +238,7 @@ def test_a_gender_is_one_letter(value, letter):
 
 @pytest.mark.parametrize("value", ["", "x", "d", "feminine", "woman", "none", "mf", "0"])
 def test_any_other_gender_is_refused(value):
-    with pytest.raises(Unusable, match="^not_f_or_m$"):
-        hashes("gender", value, None)
+    assert outcome("gender", value, None) == "not_f_or_m"
 
 
 # never twice
@@ -246,16 +251,21 @@ def test_a_hash_is_never_hashed_again(field, value, space):
     assert hashes(field, space + value + space, "DE", keep=()) == {"given": value.lower()}
 
 
-@pytest.mark.parametrize("field", RULES)
-@settings(max_examples=30)
-@given(value=ANY_CLEAR)
-def test_hashing_what_was_hashed_changes_nothing(field, value):
-    try:
-        first = hashes(field, value, "DE")
-    except Unusable:
-        return
+@given(
+    st.one_of(
+        st.tuples(st.just("email"), ASCII_EMAILS),
+        st.tuples(st.just("phone"), st.integers(1000, 99_999_999).map("+4930{}".format)),
+        st.tuples(
+            st.sampled_from(("first_name", "last_name", "street")), st.text("Ada é1", min_size=1).map("A{}".format)
+        ),
+        st.tuples(st.just("birth_date"), st.dates(date(1900, 1, 1), date(2100, 1, 1)).map(str)),
+        st.tuples(st.just("gender"), st.sampled_from(("f", "M", "female"))),
+    )
+)
+def test_hashing_what_was_hashed_changes_nothing(one):
+    field, value = one
 
-    for digest in first.values():
+    for digest in hashes(field, value, "DE").values():
         assert hashes(field, digest, "DE") == {"given": digest}
 
 
@@ -267,8 +277,7 @@ def test_metas_mark_behind_a_hash_is_no_part_of_it(field):
 @pytest.mark.parametrize("value", [HASH[:-1], HASH + "0", HASH[:-1] + "g", HASH[:32], HASH[:32] + " " + HASH[32:]])
 def test_what_only_resembles_a_sha256_is_none(value):
     assert not is_sha256(value)
-    with pytest.raises(Unusable):
-        hashes("email", value, None)
+    assert outcome("email", value, None) == "not_an_email"
 
 
 # variants
@@ -300,43 +309,45 @@ def test_letters_only_twice_is_once(text, digits, spaces):
 @given(value=ANY_CLEAR, country=st.sampled_from((None, "DE", "US", "XX")), keep=st.frozensets(st.sampled_from(
     ("plain", "gmail", "strict", "e164", "digits", "letters", "ymd", "letter", "unheard_of"))))  # fmt: skip
 def test_keep_selects_and_does_nothing_else(field, value, country, keep):
-    try:
-        everything = hashes(field, value, country)
-    except Unusable as exc:
-        with pytest.raises(Unusable, match=f"^{exc}$"):
-            hashes(field, value, country, keep)
-        return
-    wanted = {rule: digest for rule, digest in everything.items() if rule in keep}
+    everything = outcome(field, value, country)
+    selected = outcome(field, value, country, keep)
 
-    if keep and not wanted:  # nothing is left out in silence
-        with pytest.raises(Unusable, match="^empty$"):
-            hashes(field, value, country, keep)
+    if isinstance(everything, str):
+        assert selected == everything
     else:
-        assert hashes(field, value, country, keep) == wanted
+        wanted = {rule: digest for rule, digest in everything.items() if rule in keep}
+        # nothing is left out in silence
+        assert selected == (wanted if wanted or not keep else "empty")
 
 
 @pytest.mark.parametrize("field", RULES)
 @settings(max_examples=30)
 @given(value=ANY_CLEAR, country=st.sampled_from((None, "DE", "US", "XX", "")))
 def test_a_value_becomes_hashes_or_a_fixed_reason(field, value, country):
-    try:
-        found = hashes(field, value, country)
-    except Unusable as exc:
-        assert str(exc) in REASONS
-        assert exc.__cause__ is None
-        assert exc.__suppress_context__ or exc.__context__ is None  # nor does a traceback tell the value
-        return
+    found = outcome(field, value, country)
 
-    assert found
-    assert all(is_sha256(digest) and digest == digest.lower() for digest in found.values())
+    if isinstance(found, str):
+        assert found in REASONS
+    else:
+        assert found
+        assert all(is_sha256(digest) and digest == digest.lower() for digest in found.values())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("email", "ada"), ("phone", "12 Ada"), ("birth_date", "19970230"), ("gender", "Ada"), ("first_name", "(-:")],
+)
+def test_not_even_a_traceback_tells_the_value(field, value):
+    with pytest.raises(Unusable) as refused:
+        hashes(field, value, "DE")
+    assert value not in "".join(traceback.format_exception(refused.value, chain=True)).replace(__file__, "")
 
 
 @pytest.mark.parametrize("field", RULES)
 def test_a_value_too_long_to_be_one_is_refused_before_it_is_looked_at(field):
     size = identity._all_variants.cache_info().currsize
 
-    with pytest.raises(Unusable, match="^too_long$"):
-        hashes(field, "a" * 501, None)
+    assert outcome(field, "a" * 501, None) == "too_long"
 
     assert identity._all_variants.cache_info().currsize == size
 
@@ -411,7 +422,7 @@ def test_redact_leaves_no_percent_encoded_email_in_a_url(email, times, lower, pa
     )
 
 
-@given(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="@%+(\uff20")))
+@given(st.text(st.characters(exclude_characters="@%+(\uff20", codec="utf-8")))
 def test_a_text_without_the_signs_of_an_address_is_untouched(text):
     assert redact(text) == text
 
@@ -485,9 +496,6 @@ def test_hostile_values_of_usual_length_are_quick(field):
 
     for pattern in ("a", "1", " ", "+", "-", "1x", "(", "\u0315\u0300", "a@", ".", ";ext=", "tel:"):
         for frame in ("{}", "+49{}", "{}@b.cc", "tel:1;phone-context={}"):
-            try:
-                hashes(field, frame.format(pattern * 480)[:500], "DE")
-            except Unusable as exc:
-                assert str(exc) in REASONS
+            outcome(field, frame.format(pattern * 480)[:500], "DE")
 
     assert time.process_time() - begin < 2

@@ -1,0 +1,141 @@
+"""app/formats/capistream.py and the envelope around all formats: bodies to single events."""
+
+import orjson
+import pytest
+
+from app import formats
+from app.errors import BadEvent
+from app.formats import _table, capistream
+
+EVENT = {"event_name": "login", "event_id": "ev-1"}
+
+
+def split(body):
+    return formats.split("capistream", body)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (EVENT, [EVENT]),
+        ([EVENT, EVENT], [EVENT, EVENT]),
+        ([], []),
+        ({"batch": [EVENT, EVENT]}, [EVENT, EVENT]),
+        ({"batch": []}, []),
+        ({"batch": [EVENT, 5, None, "x"]}, [EVENT, 5, None, "x"]),
+        # what the body says once is true for all, unless one says otherwise
+        (
+            {"batch": [EVENT, {**EVENT, "sent_at": 2}], "sent_at": 1},
+            [{**EVENT, "sent_at": 1}, {**EVENT, "sent_at": 2}],
+        ),
+        ({"batch": {}}, [{"batch": {}}]),
+        (None, [None]),
+        ("x", ["x"]),
+        (5, [5]),
+    ],
+)
+def test_a_body_is_one_event_a_list_or_a_batch(body, expected):
+    assert split(body) == expected
+
+
+def test_a_draft_is_a_copy_of_the_event_as_it_is():
+    draft = capistream.draft(EVENT)
+
+    assert draft == EVENT
+    assert draft is not EVENT
+
+
+@pytest.mark.parametrize("format_name", ["capistream", "segment", "meta"])
+@pytest.mark.parametrize("one", [None, 5, "x", True, [], 1.5])
+def test_an_event_that_is_no_object_is_of_the_wrong_type(format_name, one):
+    with pytest.raises(BadEvent) as refused:
+        formats.draft(format_name, one)
+    assert (refused.value.reason, refused.value.field) == ("wrong_type", "")
+
+
+@pytest.mark.parametrize(
+    ("format_name", "body"),
+    [
+        ("capistream", EVENT),
+        ("capistream", [EVENT, EVENT]),
+        ("capistream", {"batch": [EVENT], "sent_at": 1}),
+        ("segment", {"type": "track", "event": "x"}),
+        ("segment", {"batch": [{"type": "track", "event": "x"}]}),
+        ("meta", {"data": [{"event_name": "Purchase"}]}),
+        ("meta", {"event_name": "Purchase"}),
+        ("ga4", {"client_id": "1.2", "events": [{"name": "login"}]}),
+    ],
+)
+def test_a_cloudevents_envelope_is_taken_off(format_name, body):
+    envelope = {"specversion": "1.0", "id": "A1", "source": "/shop", "type": "com.example.order", "data": body}
+
+    assert formats.split(format_name, envelope) == formats.split(format_name, body)
+
+
+def test_data_alone_is_no_envelope():
+    assert split({**EVENT, "data": {}}) == [{**EVENT, "data": {}}]
+
+
+@pytest.mark.parametrize(
+    ("format_name", "body"),
+    [
+        ("capistream", {"batch": [{}] * 1000, "custom": {"x": "y" * 20_000}}),
+        ("segment", {"batch": [{}] * 1000, "context": {"x": "y" * 20_000}}),
+        ("ga4", {"events": [{}] * 1000, "client_id": "y" * 20_000}),
+    ],
+)
+def test_a_body_cannot_be_made_to_say_one_large_thing_a_thousand_times(format_name, body):
+    assert len(orjson.dumps(body)) < 30_000
+    with pytest.raises(BadEvent) as refused:
+        formats.split(format_name, body)
+    assert (refused.value.reason, refused.value.field) == ("too_large", "")
+
+
+def test_what_is_said_once_may_be_nested_too_deeply():
+    deep: object = 1
+    for _ in range(400):
+        deep = [deep]
+
+    with pytest.raises(BadEvent) as refused:
+        split({"batch": [EVENT], "custom": {"x": deep}})
+    assert refused.value.reason == "too_deep"
+
+
+# the tables' own language
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("a", {"b": {"c": 1}}), ("a.b.c", 1), ("a.b.c.d", None), ("x", None), ("a.x", None), ("l.0", None)],
+)
+def test_a_dotted_place_finds_its_value_or_none(path, expected):
+    assert _table.at({"a": {"b": {"c": 1}}, "l": [1]}, path) == expected
+
+
+def test_the_first_place_that_has_a_value_wins():
+    table = (("a", "x.y"), ("b", "x.y"), ("c", "x.z"), ("d", "w"))
+    draft: dict[str, object] = {}
+
+    _table.apply(table, {"a": "", "b": 0, "c": None, "d": False}, draft)
+
+    assert draft == {"x": {"y": 0}, "w": False}
+
+
+@pytest.mark.parametrize("value", [None, {}, "x", 5, [1], [None], [{}, "x"]])
+def test_products_must_be_a_list_of_objects(value):
+    with pytest.raises(BadEvent) as refused:
+        _table.items(value, (("id", "item_id"),), "products")
+    assert (refused.value.reason, refused.value.field) == ("wrong_type", "products")
+
+
+@pytest.mark.parametrize("value", ["ev-1", 1, 10.5, "00"])
+def test_a_text_or_number_can_be_an_id(value):
+    assert _table.an_id(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, "", " ", "undefined", "NULL", "None", "NaN", "0", 0, False, True, "true", "[object Object]", [], {}, ["x"]],
+)
+def test_what_broken_clients_send_is_no_id(value):
+    assert not _table.an_id(value)

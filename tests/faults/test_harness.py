@@ -1,0 +1,38 @@
+"""The fault harness, short: what `make faults` does for hours."""
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.harness import one_run
+
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(400)]
+
+STOCK = [sys.executable, str(Path(__file__).parent / "stock.py")]
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+@pytest.mark.parametrize("seed", [101, 102])
+def test_nothing_is_lost_split_changed_or_doubled_without_a_reason(seed):
+    said = []
+    verdict, this = one_run(seed, 40, said.append)
+
+    assert verdict.good, (verdict, said, this.folder)
+    assert verdict.conversions > 500
+    assert sum(this.kinds.values()) >= 4
+
+
+def test_the_tutorials_program_loses_events_in_the_same_harness():
+    """The control: a harness that sees no loss here proves nothing about us."""
+    said = []
+    verdict, this = one_run(103, 40, said.append, mix=("kill", "term"), program=STOCK, ways=("collector",))
+
+    assert verdict.conversions > 500
+    assert sum(this.kinds.values()) >= 2
+    assert verdict.lost, (verdict, said)
