@@ -267,7 +267,7 @@ LOGS = st.builds(
 #: Logs for kills: the clock forgets in a restart how far it was, so only one that keeps its promise closes the same.
 HONEST = st.builds(lambda seed, size: random_log(Random(seed), conversions=size), SEEDS, st.integers(1, 12))
 ORDERS = pytest.mark.parametrize("order", [("seen", "held"), ("held", "seen")], ids=["seen_first", "held_first"])
-fast = settings(max_examples=150, deadline=None)
+fast = settings(max_examples=80, deadline=None)
 
 
 # P7: same log, same result

@@ -106,7 +106,7 @@ def _pool() -> list[Event]:
 COPY = st.sampled_from(_pool())
 COPIES = st.lists(COPY, min_size=1, max_size=6)
 MANY = st.lists(COPY, min_size=merge.MAX_COPIES, max_size=3 * merge.MAX_COPIES)
-fast = settings(max_examples=100, deadline=None)
+fast = settings(max_examples=60, deadline=None)
 
 
 def without_empty(part: Any) -> Json:
