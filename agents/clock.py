@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+RECOUNT = 60.0  # seconds
+
 
 class Clock:
     def __init__(self, pipeline: "Pipeline") -> None:
         self.pipeline = pipeline
         self.watermarks = clock.Watermarks(max_lag=int(pipeline.settings.worker.max_lag_wait * 1000))
-        self._needed: tuple[str, ...] | None = None
+        self._needed: tuple[str, ...] = ()
+        self._recount = 0.0  # when the partitions of the source topics are counted again
         self._question: tuple[int, asyncio.Future[dict[TP, int]]] | None = None
 
     async def listen(self) -> None:
@@ -76,7 +79,8 @@ class Clock:
     async def _round(self, generation: int, *, settled: bool) -> None:
         pipeline = self.pipeline
         consumer, now = pipeline.app.consumer, int(time.time() * 1000)
-        if self._needed is None:
+        if time.monotonic() > self._recount:  # a topic may have been given more partitions
+            self._recount = time.monotonic() + RECOUNT
             counts = await topics.partition_counts(pipeline.settings)
             self._needed = tuple(f"{topic}-{n}" for topic, count in counts.items() for n in range(count))
         if self._needed:

@@ -3,7 +3,6 @@
 What it decides is in app/dedup.py; this file reads and writes. It is the one writer of the tables `seen` and `held`.
 """
 
-import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import orjson
 import structlog
 
 from app import dedup, intake, metrics, receipts, routing
+from app.dead_letter import DeadLetter
 from app.intake import label
 from app.lossless import Batch
 
@@ -51,13 +51,19 @@ class Dedup:
             batch.records, lambda keys: pipeline.seen.get(p, keys), lambda keys: pipeline.held.get(p, keys)
         )
         await pipeline.write(self._outputs(p, result), batch.generation)
-        await asyncio.gather(
-            pipeline.seen.write(p, result.seen, batch.generation), pipeline.held.write(p, result.held, batch.generation)
-        )
+        # One after the other: were the hold deleted and the row not written, nobody would remember that it closed, and a
+        # later copy would make a second conversion of fewer copies.
+        await pipeline.seen.write(p, result.seen, batch.generation)
+        await pipeline.held.write(p, result.held, batch.generation)
         self._count(p, result)
 
     def _outputs(self, p: int, result: dedup.Result) -> intake.Rows:
         rows, names, now = intake.new_rows(), self.pipeline.names, int(time.time() * 1000)
+        for offset in result.unreadable:
+            letter = DeadLetter("dedup", "not_an_event", {"topic": names.events, "partition": p, "offset": offset})
+            rows[names.dead, letter.partition(self.pipeline.partitions)].append(letter.row())
+            metrics.REFUSED.labels("not_an_event").inc()
+            log.warning("event.refused", stage="dedup", reason="not_an_event", partition=p, offset=offset)
         for closed in result.closed:
             rows[names.conversions, p].append((closed.key, orjson.dumps(closed.record()), now))
             for name, route in closed.routes.items():

@@ -16,7 +16,7 @@ import aiohttp
 import orjson
 import structlog
 
-from app import dead_letter, intake, metrics, receipts, routing
+from app import dead_letter, intake, keys, metrics, receipts, routing
 from app.errors import SettingsError
 from app.events import Event
 from app.lossless import Batch, Lost, Rows
@@ -64,15 +64,23 @@ class Deliver:
     async def batch(self, batch: Batch) -> None:
         p = batch.tp.partition
         await self.pipeline.app.consumer.own(batch.generation)
-        first: dict[bytes, Any] = {}
+        first: dict[bytes, Job] = {}
         for record in batch.records:
-            first.setdefault(record.key, record)
+            job = _job(record)
+            if job is None:
+                await self._refuse(p, record.offset, batch.generation)
+            else:
+                first.setdefault(job.key, job)
         known = self.outcomes.get(p, list(first))
         jobs: list[Job] = []
         finals: list[tuple[Job, Final]] = []
-        for record, outcome in zip(first.values(), known, strict=True):
+        for job, outcome in zip(first.values(), known, strict=True):
             if outcome is None:
-                self._prepare(record, jobs, finals)
+                final = self._prepare(job)
+                if final is None:
+                    jobs.append(job)
+                else:
+                    finals.append((job, final))
         await self._record(p, finals, batch.generation)
         results = await asyncio.gather(
             *(self._deliver(p, chunk, batch.generation) for chunk in self._chunks(jobs)), return_exceptions=True
@@ -81,24 +89,33 @@ class Deliver:
             if isinstance(result, BaseException):
                 raise result
 
-    def _prepare(self, record: Any, jobs: list[Job], finals: list[tuple[Job, Final]]) -> None:
-        """Judge the event again, and put it in the platform's words."""
-        value = orjson.loads(record.value)
-        event: Event = value["event"]
-        route = routing.route(event, self.settings, self.sink.purpose)
-        job = Job(record.key, record.offset, event, route.basis, Payload(event["event_id"], {}))
+    def _prepare(self, job: Job) -> Final | None:
+        """Judge the event again, and put it in the platform's words; or say why not."""
+        route = routing.route(job.event, self.settings, self.sink.purpose)
+        job.basis = route.basis
         if route.state != "queued":
-            finals.append((job, Final(route.state, route.reason)))
-            return
-        if self._too_old(event):
-            finals.append((job, Final("rejected", "too_old")))
-            return
-        encoded = self.sink.encode(event)
+            return Final(route.state, route.reason)
+        if self._too_old(job.event):
+            return Final("rejected", "too_old")
+        try:
+            encoded = self.sink.encode(job.event)
+        except Exception as exc:  # a mistake of the sink, for one event: it must not hold up the others
+            log.exception("sink.failed", destination=self.name, event_id=job.event["event_id"])
+            return Final("rejected", "sink_failed", type(exc).__name__)
         if isinstance(encoded, Skip):
-            finals.append((job, Final("skipped", encoded.reason)))
-            return
+            return Final("skipped", encoded.reason)
         job.payload = encoded
-        jobs.append(job)
+        return None
+
+    async def _refuse(self, p: int, offset: int, generation: int) -> None:
+        """A record that is nothing of ours."""
+        letter = dead_letter.DeadLetter(
+            "deliver", "not_an_event", {"topic": self.topic, "partition": p, "offset": offset}, destination=self.name
+        )
+        metrics.REFUSED.labels("not_an_event").inc()
+        log.warning("event.refused", stage="deliver", reason="not_an_event", destination=self.name, offset=offset)
+        where = self.pipeline.names.dead, letter.partition(self.pipeline.partitions)
+        await self.pipeline.write({where: [letter.row()]}, generation)
 
     def _too_old(self, event: Event) -> bool:
         return time.time() - event["time"] / 1000 > self.sink.limits.age_limit(event["source"])
@@ -281,6 +298,17 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             response.close()  # the rest would block the connection for the next request
             break
     return bytes(body[:LONGEST_ANSWER])
+
+
+def _job(record: Any) -> Job | None:
+    """The event of a record, or None for what somebody else wrote into our topic."""
+    try:
+        event: Event = orjson.loads(record.value)["event"]
+        if keys.key(event) != record.key or event["time"] < 0:
+            return None
+        return Job(record.key, record.offset, event, "", Payload(event["event_id"], {}))
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return None
 
 
 def _failed_as_one(outcomes: Sequence[Outcome]) -> bool:

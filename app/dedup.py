@@ -6,7 +6,7 @@ Table `seen`, by conversion key, JSON:
     v  version of the row        n  copies received, each record counted once
     c  copies: [source, record time, offset in capistream.events, event id where it differs from the key's, origin]
     o  highest offset counted    s  null while held, else how it closed: complete, no_hold, hold_ended
-    t  clock at closing          r  routes that are not "queued": destination -> [state, reason]
+    t  time of closing           r  routes that are not "queued": destination -> [state, reason]
 An alias row (key begins with 0x1e) names the conversion that another event id belongs to: {"=": id}.
 
 Table `held`, by conversion key: {"v": 1, "d": deadline, "x": [copies]}, and "c", the consent that any copy told, once "x"
@@ -16,17 +16,18 @@ is full and copies are cut.
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 
 from app import clock, keys, merge
-from app.events import Event, Json
+from app.events import Event, Json, Source
 from app.routing import Route
 from app.settings import EventRule
 
 ROW_VERSION = 1
 ALIAS = b"\x1e"
+SOURCES = frozenset(get_args(Source))
 
 Get = Callable[[Sequence[bytes]], Sequence[bytes | None]]
 Rows = dict[bytes, bytes | None]
@@ -66,6 +67,7 @@ class Result:
     seen: Rows = field(default_factory=dict)
     held: Rows = field(default_factory=dict)
     duplicates: list[tuple[str, str]] = field(default_factory=list)  # (event name, repeat or late), each record once
+    unreadable: list[int] = field(default_factory=list)  # offsets of records that are nothing of ours
 
 
 @dataclass
@@ -119,11 +121,14 @@ class _Run:
 
     def run(self, records: Sequence[Any]) -> Result:
         for record in records:
-            if record.key is None:
-                self.partition.now = clock.decode(record.value)
+            found = _read(record)
+            if found is None:
+                self.result.unreadable.append(record.offset)
+            elif isinstance(found, int):
+                self.partition.now = found
                 self._close_due()  # here and nowhere else: the clock moves nowhere else
             else:
-                self._copy(record.key, orjson.loads(record.value), record.offset)
+                self._copy(record.key, found, record.offset)
         self.result.seen.update((key, _dumps(self.rows[key])) for key in self.dirty_rows)
         self.result.held.update((key, _dumps(self.holds.get(key))) for key in self.dirty_holds)
         if not self.partition.open:
@@ -188,7 +193,8 @@ class _Run:
         ]
         self.result.closed.append(Closed(key, event, how, routes, copies, row["n"]))
         row["s"] = how
-        row["t"] = self.partition.now or event["received"]
+        # when the last copy came, or for a hold that ended, what the log's clock said
+        row["t"] = self.partition.now if how == "hold_ended" else max(c["received"] for c in hold["x"])
         if held_back := {name: [r.state, r.reason] for name, r in routes.items() if r.state != "queued"}:
             row["r"] = held_back
         self.dirty_rows.add(key)
@@ -225,10 +231,23 @@ class _Run:
                 self._drop_hold(key)
 
 
+def _read(record: Any) -> Event | int | None:
+    """A copy, the clock in milliseconds, or None for what somebody else wrote into our topic."""
+    try:
+        if record.key is None:
+            return clock.decode(record.value)
+        copy: Event = orjson.loads(record.value)
+        return copy if keys.key(copy) == record.key and copy["received"] >= 0 and copy["source"] in SOURCES else None
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return None
+
+
 def _complete(rule: EventRule, copies: Sequence[Event]) -> bool:
     """Nothing more is waited for: all expected sources are there, or no other copy can come."""
     there = {copy["source"] for copy in copies}
-    alone = any(copy.get("pairs") is False for copy in copies) or bool(there & {"offline", "crm"})
+    # an id made up for one call pairs with nothing, unless the order number is what pairs
+    made_up = any(c.get("pairs") is False and keys.conversion_id(c) == c["event_id"] for c in copies)
+    alone = made_up or bool(there & {"offline", "crm"})
     return alone or there.issuperset(rule.expect)
 
 

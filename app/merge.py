@@ -7,7 +7,7 @@ the person, the browser knows its cookies and pages. Consent is the exception: a
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -20,18 +20,26 @@ MAX_COPIES = 8
 _KNOWS_ORDER: tuple[Source, ...] = ("server", "app", "crm", "offline", "pixel")
 _KNOWS_BROWSER: tuple[Source, ...] = ("pixel", "app", "server", "offline", "crm")
 
-#: part -> (who is asked first, groups of fields that are taken whole: from the first copy that has the first field named)
-_PARTS: dict[str, tuple[tuple[Source, ...], tuple[tuple[str, ...], ...]]] = {
-    "commerce": (_KNOWS_ORDER, (("value", "currency", "items", "tax", "shipping", "discount"),)),
+
+class Group(NamedTuple):
+    """Fields that are taken whole, from the first copy that has one of the leading ones."""
+
+    leading: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+#: part -> (who is asked first, its groups)
+_PARTS: dict[str, tuple[tuple[Source, ...], tuple[Group, ...]]] = {
+    "commerce": (_KNOWS_ORDER, (Group(("value",), ("currency", "items", "tax", "shipping", "discount")),)),
     "user": (
         _KNOWS_ORDER,
         (
-            ("email", "phone", "first_name", "last_name", "birth_date", "gender"),
-            ("country", "city", "region", "postal_code", "street"),
+            Group(("email", "phone"), ("first_name", "last_name", "birth_date", "gender")),
+            Group(("country",), ("city", "region", "postal_code", "street")),
         ),
     ),
     "context": (_KNOWS_BROWSER, ()),
-    "ids": (_KNOWS_BROWSER, (("ga_client_id", "ga_session_id"),)),
+    "ids": (_KNOWS_BROWSER, (Group(("ga_client_id",), ("ga_session_id",)),)),
     "custom": (_KNOWS_ORDER, ()),
     "tags": (_KNOWS_BROWSER, ()),
 }
@@ -82,12 +90,13 @@ def merge(copies: Iterable[Event], cut: Json | None = None) -> Event:
     known = distinct(copies)
     if not known:
         raise ValueError("no copies")
-    by_order = sorted(known, key=lambda c: _KNOWS_ORDER.index(c["source"]))
-    by_browser = sorted(known, key=lambda c: _KNOWS_BROWSER.index(c["source"]))
+    # of two different copies of one source the one received first: a reload of the thank-you page comes after the sale
+    by_order = sorted(known, key=lambda c: (_KNOWS_ORDER.index(c["source"]), *_arrival(c)))
+    by_browser = sorted(known, key=lambda c: (_KNOWS_BROWSER.index(c["source"]), *_arrival(c)))
     first = by_order[0]
     merged: Json = {
         "v": first["v"],
-        "event_id": by_browser[0]["event_id"],  # the id the browser's own tag was given
+        "event_id": _event_id(by_browser),
         "event_name": first["event_name"],
         "site": first["site"],
         "source": first["source"],
@@ -110,20 +119,29 @@ def merge(copies: Iterable[Event], cut: Json | None = None) -> Event:
     return merged  # type: ignore[return-value]
 
 
-def _part(parts: Sequence[Any], groups: tuple[tuple[str, ...], ...]) -> Json:
+def _event_id(by_browser: Sequence[Event]) -> str:
+    """The id that the browser's own tag was given: of several (reloads) the one that another source knows, too."""
+    best = [copy for copy in by_browser if copy["source"] == by_browser[0]["source"]]
+    others = {copy["event_id"] for copy in by_browser if copy["source"] != by_browser[0]["source"]}
+    return next((copy["event_id"] for copy in best if copy["event_id"] in others), best[0]["event_id"])
+
+
+def _part(parts: Sequence[Any], groups: tuple[Group, ...]) -> Json:
     result: Json = {}
-    grouped = {name for group in groups for name in group}
-    for group in groups:
-        # the copy that has the leading field; when none has it, the one with any of them
-        whole: Json | None = next((p for p in parts if group[0] in p), None)
-        if whole is None:
-            whole = next((p for p in parts if any(n in p for n in group)), {})
-        result.update((name, whole[name]) for name in group if name in whole)
+    grouped = {name for group in groups for name in (*group.leading, *group.others)}
+    for leading, others in groups:
+        # when no copy has a leading field, the first that has any
+        whole = _first_with(parts, leading) or _first_with(parts, others)
+        result.update((name, whole[name]) for name in (*leading, *others) if name in whole)
     for part in parts:
         for name, value in part.items():
             if name not in grouped:
                 result.setdefault(name, value)
     return result
+
+
+def _first_with(parts: Sequence[Any], names: tuple[str, ...]) -> Json:
+    return next((part for part in parts if any(name in part for name in names)), {})
 
 
 def merge_consent(signals: Sequence[Any]) -> Json:

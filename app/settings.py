@@ -354,8 +354,9 @@ class Settings(Part):
 
     @cached_property
     def hash(self) -> str:
-        """Names the running configuration in receipts. Holds no secret, only where secrets are."""
-        text = orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+        """Names what decides about events, in receipts. Holds no secret, only where secrets are; ports do not count."""
+        decides = self.model_dump(mode="json", include={"sites", "sources", "events", "destinations"})
+        text = orjson.dumps(decides, option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(text).hexdigest()[:12]
 
 

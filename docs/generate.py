@@ -63,7 +63,8 @@ def settings_page() -> str:
     text = _NOTE + (
         "# Settings\n\n"
         "One TOML file; [capistream.toml](capistream.toml) is a complete sample. `capistream config check` names every mistake,\n"
-        "`capistream config schema` prints the JSON schema for editors. Durations are seconds or texts such as `10s`, `24h`, `30d`.\n"
+        "`capistream config schema` prints the JSON schema for editors. Durations are seconds or texts\n"
+        "such as `10s`, `24h`, `30d`. "
         'A secret is `{ env = "NAME" }` or `{ file = "/path" }`, never the value.\n'
     )
     parts: list[tuple[str, type[BaseModel]]] = [

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import orjson
@@ -168,7 +169,8 @@ def oracle(log: Iterable[Record]) -> tuple[list[tuple[bytes, str, Event]], dict[
         if life.how or copy["received"] > life.deadline:
             continue
         life.joined.append(copy)
-        alone = any(c.get("pairs") is False or c["source"] in ("offline", "crm") for c in life.joined)
+        made_up = any(c.get("pairs") is False and keys.conversion_id(c) == c["event_id"] for c in life.joined)
+        alone = made_up or any(c["source"] in ("offline", "crm") for c in life.joined)
         if alone or {c["source"] for c in life.joined} >= set(want.expect):
             close(record.key, life, "complete" if want.expect else "no_hold")
     return closed, lives
@@ -867,3 +869,29 @@ def test_the_record_of_a_conversion_tells_how_it_came_to_be():
             "stats": {"state": "queued"},
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (None, b"not json"),
+        (None, b'{"clock": "soon"}'),
+        (None, None),
+        (b"k", b"not json"),
+        (b"k", None),
+        (b"k", b"[]"),
+        (b"k", b'{"event_id": "x"}'),
+        (b"other\x1fshop\x1fpurchase", None),
+    ],
+)
+def test_what_somebody_else_wrote_into_the_topic_is_named_and_harms_nothing(key, value):
+    good = make_copy("pixel", 1_000)
+    records = [
+        SimpleNamespace(key=key, value=value, offset=7),
+        SimpleNamespace(key=keys.key(good), value=orjson.dumps(good), offset=8),
+    ]
+
+    result = Partition(rule, route).run(records, lambda k: [None] * len(k), lambda k: [None] * len(k))
+
+    assert result.unreadable == [7]
+    assert keys.key(good) in result.seen

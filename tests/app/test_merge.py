@@ -460,3 +460,31 @@ def test_a_category_is_granted_only_if_no_copy_refuses_it():
     assert merge.merge_consent([{"categories": {"ads": True, "stats": True}}, {"categories": {"ads": False}}]) == {
         "categories": {"ads": False, "stats": True}
     }
+
+
+def test_of_two_copies_of_one_source_the_first_received_counts():
+    sale = make_event(source="pixel", event_id="ev-1", received=1_000, commerce={"value": 10.0})
+    reload = make_event(source="pixel", event_id="ev-2", received=2_000, commerce={"value": 20.0})
+
+    merged = merge.merge([reload, sale])
+
+    assert (merged["event_id"], merged["commerce"]["value"]) == ("ev-1", 10.0)
+
+
+def test_of_several_browser_ids_the_one_that_the_server_knows_is_sent():
+    first = make_event(source="pixel", event_id="ev-1", received=1_000)
+    reload = make_event(source="pixel", event_id="ev-2", received=2_000)
+    server = make_event(source="server", event_id="ev-2", received=3_000)
+
+    assert merge.merge([first, reload, server])["event_id"] == "ev-2"
+    assert merge.merge([first, server | {"event_id": "back-end"}])["event_id"] == "ev-1"
+
+
+def test_the_servers_person_wins_over_the_pixels_even_without_an_email():
+    pixel = make_event(source="pixel", user={"email": {"plain": "a"}, "phone": None})
+    server = make_event(source="server", user={"email": None, "phone": {"e164": "b"}})
+
+    user = merge.merge([pixel, server])["user"]
+
+    assert "email" not in user
+    assert user["phone"]["e164"] == "b"

@@ -20,7 +20,7 @@ def quiet():
 
 @pytest.mark.parametrize("seed", [101, 102])
 def test_nothing_is_lost_split_changed_or_doubled_without_a_reason(seed):
-    said = []
+    said: list[str] = []
     verdict, this = one_run(seed, 40, said.append)
 
     assert verdict.good, (verdict, said, this.folder)
@@ -30,7 +30,7 @@ def test_nothing_is_lost_split_changed_or_doubled_without_a_reason(seed):
 
 def test_the_tutorials_program_loses_events_in_the_same_harness():
     """The control: a harness that sees no loss here proves nothing about us."""
-    said = []
+    said: list[str] = []
     verdict, this = one_run(103, 40, said.append, mix=("kill", "term"), program=STOCK, ways=("collector",))
 
     assert verdict.conversions > 500

@@ -3,7 +3,8 @@
 import pytest
 
 from app.merge import merge
-from app.normalize import Inlet, normalize
+from app.normalize import Inlet, Normalized, normalize
+from sinks._base import Payload
 from sinks.meta import Meta, Settings
 from tests.faults.oracle import Acknowledged, Fault, Oracle, copy
 
@@ -21,8 +22,11 @@ def delivered(one, *sources, at=NOW):
     for source in sources:
         inlet = Inlet("t", "capistream", "shop", source)
         (result,) = normalize(copy(one.id, one.name, source), inlet, int(NOW * 1000), {"request": "r"})
+        assert isinstance(result, Normalized)
         events.append(result.event)
-    return {"event_id": one.id, "received": at, "event": SINK.encode(merge(events)).body}
+    payload = SINK.encode(merge(events))
+    assert isinstance(payload, Payload)
+    return {"event_id": one.id, "received": at, "event": payload.body}
 
 
 @pytest.fixture
