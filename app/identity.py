@@ -46,7 +46,9 @@ _ENCODED = r"3\d|4[1-9a-f]|5[\da]|6[1-9a-f]|7[\da]|[89a-f][\da-f]"
 _AT = re.compile(r"([@\uff20]|%(?:25)*40)")
 #: What may be an address; or an encoded separator, taken whole so that no address begins in its middle.
 _RUN = re.compile(
-    rf"((?:[^{_SEPARATORS}]|%(?:25)*(?:2[147abde]|40|5[ef]|60|7e|{_ENCODED}))+)|%(?:25)*[\da-f]{{2}}", re.IGNORECASE
+    rf"((?:[^{_SEPARATORS}]|%(?:25)*(?:2[147abde]|40|5[ef]|60|7e|{_ENCODED}))+)"
+    r"|%(?:25)*[\da-f]{2}(?![@\uff20]|%(?:25)*40)",
+    re.IGNORECASE,
 )
 _DOMAIN_LABEL = rf"(?:[^{_SEPARATORS}!$'*+.@^`~\uff0e\uff20]|%(?:25)*(?:2d|5f|{_ENCODED}))+"
 _DOMAIN = re.compile(rf"{_DOMAIN_LABEL}(?:(?:[.\uff0e]|%(?:25)*2e){_DOMAIN_LABEL})+", re.IGNORECASE)
