@@ -42,7 +42,7 @@ lock: setup ## resolve the dependencies anew
 N ?= 5
 SEED ?= 1
 faults: setup ## N runs of the fault harness from SEED on, a line each in docs/reliability.jsonl
-	$(BIN)/python -m tests.faults --runs $(N) --seed $(SEED) $(ARGS)
+	$(BIN)/python -m tests.faults --runs $(N) --seed $(SEED) $(ARGS); status=$$?; $(BIN)/python docs/generate.py; exit $$status
 
 bench: setup
 	@ls bench/*.py >/dev/null 2>&1 || { echo "There are no benches yet."; exit 1; }

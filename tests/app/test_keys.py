@@ -67,6 +67,7 @@ def test_different_refunds_have_different_keys(one, other):
 def test_a_colon_in_the_order_number_makes_no_refund_another_one():
     assert keys.key(refund("1", "2:3")) != keys.key(refund("1:2", "3"))
     assert keys.key(refund("1:2")) != keys.key(refund("1", "2"))
+    assert keys.key(refund("1:")) != keys.key(refund("1%3A"))
 
 
 @pytest.mark.parametrize(
