@@ -210,15 +210,15 @@ the platform accepted:
 - **split**: delivered without a copy that was in Kafka in time and whose record time lies inside the hold;
 - **wrong**: never issued, or not what was sent.
 
-`repeated` counts the deliveries that did repeat, with the same event id; platforms recognise those. `in flight` counts conversions of
-which a copy took longer than 0.5 s to reach Kafka while a broker was away: for those a split would be excused.
+`repeated` counts the deliveries that did repeat, with the same event id; platforms recognise those. `in flight` counts conversions
+of which a copy took longer than 0.5 s to reach Kafka while a broker was away: for those a split would be excused.
 
 ```sh
 make faults N=30 SEED=1     # appends to docs/reliability.jsonl, skips what that has for this commit, and writes this page
 ```
 
-The control, `tests/faults/stock.py`, is de-duplication as Faust's tutorial has it. In the same harness it loses events; a test asserts
-that it does, since a harness that sees no loss there would prove nothing here.
+The control, `tests/faults/stock.py`, is de-duplication as Faust's tutorial has it. In the same harness it loses events; a test
+asserts that it does, since a harness that sees no loss there would prove nothing here.
 
 Not covered yet: runs of hours, several brokers, offset resets, a disk that is full.
 
