@@ -42,6 +42,7 @@ class Run:
     mix: tuple[str, ...] = MIX
     program: list[str] | None = None  # another worker program: the control
     ways: tuple[str, ...] = ("collector", "bus")
+    patience: float = PATIENCE
     say: Callable[[str], None] = lambda _: None
     faults: list[Fault] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
@@ -299,7 +300,7 @@ class Run:
         self.say("faults over; waiting for everything obligated")
         accepted: list[dict[str, Any]] = []
         got: set[str] = set()
-        after, changed, until = 0, time.monotonic(), time.monotonic() + PATIENCE
+        after, changed, until = 0, time.monotonic(), time.monotonic() + self.patience
         fresh = self.oracle.new()  # a proof of life
         await self._copy(fresh.id, fresh.name, 0.0, "server", "collector")
         while time.monotonic() < until:

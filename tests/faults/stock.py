@@ -5,6 +5,7 @@ python stock.py --config FILE --web-port PORT
 
 import argparse
 import logging
+from pathlib import Path
 
 import aiohttp
 import faust
@@ -17,7 +18,7 @@ from sinks._base import Skip
 from sinks.meta import Meta
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--config", required=True)
+parser.add_argument("--config", type=Path, required=True)
 parser.add_argument("--web-port", type=int, required=True)
 options = parser.parse_args()
 
