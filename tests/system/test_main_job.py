@@ -1,12 +1,15 @@
 """The main job: two copies in, one merged conversion out, everywhere it may go."""
 
+import asyncio
 import gzip
 import json
+import sys
 import time
 from typing import Any
 
 import pytest
 
+from app import processes
 from tests.system.conftest import eventually
 
 GRANTED = dict.fromkeys(("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization"), "granted")
@@ -237,3 +240,28 @@ async def test_a_platform_that_fails_is_tried_again_and_delays_only_itself(syste
 
     assert one["destinations"]["meta"]["state"] == "delivered"
     assert one["destinations"]["meta"]["attempts"] > 1
+
+
+async def test_faust_starts_a_worker_as_its_users_expect(shared_system):
+    port = processes.free_port()
+    faust = [sys.executable, "-m", "faust", "-A", "app", "worker", "-l", "info", "-p", str(port)]
+    log = shared_system.demo.folder / "faust.log"
+    worker = processes.spawn(faust, log, {"CAPISTREAM_CONFIG": shared_system.addresses["config"]})
+
+    async def ready() -> bool:
+        assert worker.poll() is None, log.read_text()
+        status, _ = await shared_system.get(f"http://127.0.0.1:{port}", "/readyz")
+        return bool(status == 200)
+
+    try:
+        await eventually(ready, "the worker that Faust started")
+    finally:
+        code = await asyncio.to_thread(processes.stop, worker, 15)
+    assert code == 0
+
+
+async def test_the_search_box_leads_to_the_event(shared_system):
+    async with shared_system.http.get(
+        shared_system.addresses["view"] + "/events?id=a%2Fb", allow_redirects=False
+    ) as response:
+        assert (response.status, response.headers["Location"]) == (303, "/events/a%2Fb")
