@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from app import clock, metrics, topics
+from app.errors import Unavailable
 from app.lossless import Lost, die
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Clock:
             begun = time.monotonic()
             try:
                 await self._round(generation, settled=begun >= settled_from)
-            except (Lost, TimeoutError, KafkaError) as exc:
+            except (Lost, Unavailable, TimeoutError, KafkaError) as exc:
                 log.info("clock.round_missed", why=repr(exc))
             except asyncio.CancelledError:
                 raise
@@ -80,8 +81,11 @@ class Clock:
         pipeline = self.pipeline
         consumer, now = pipeline.app.consumer, int(time.time() * 1000)
         if time.monotonic() > self._recount:  # a topic may have been given more partitions
-            self._recount = time.monotonic() + RECOUNT
             counts = await topics.partition_counts(pipeline.settings)
+            if len(counts) < len(pipeline.settings.sources):
+                raise Unavailable("a broker that has just come back does not know all source topics yet")
+            # only now: a clock that waits for no source would split pairs
+            self._recount = time.monotonic() + RECOUNT
             self._needed = tuple(f"{topic}-{n}" for topic, count in counts.items() for n in range(count))
         if self._needed:
             asked, ends = await self._ends(now) if settled else (now, {})

@@ -61,9 +61,7 @@ class Dedup:
         rows, names, now = intake.new_rows(), self.pipeline.names, int(time.time() * 1000)
         for offset in result.unreadable:
             letter = DeadLetter("dedup", "not_an_event", {"topic": names.events, "partition": p, "offset": offset})
-            rows[names.dead, letter.partition(self.pipeline.partitions)].append(letter.row())
-            metrics.REFUSED.labels("not_an_event").inc()
-            log.warning("event.refused", stage="dedup", reason="not_an_event", partition=p, offset=offset)
+            intake.refuse(rows, letter, names, self.pipeline.partitions)
         for closed in result.closed:
             rows[names.conversions, p].append((closed.key, orjson.dumps(closed.record()), now))
             for name, route in closed.routes.items():

@@ -18,7 +18,7 @@ import structlog
 
 from app import dead_letter, intake, keys, metrics, receipts, routing
 from app.errors import SettingsError
-from app.events import Event
+from app.events import Event, Origin
 from app.lossless import Batch, Lost, Rows
 from app.settings import Destination, Secret
 from sinks._base import Delivered, Halt, Outcome, Payload, Rejected, Request, Response, Retry, Sink, Skip
@@ -65,12 +65,16 @@ class Deliver:
         p = batch.tp.partition
         await self.pipeline.app.consumer.own(batch.generation)
         first: dict[bytes, Job] = {}
+        strangers = intake.new_rows()
         for record in batch.records:
             job = _job(record)
             if job is None:
-                await self._refuse(p, record.offset, batch.generation)
+                origin = Origin(topic=self.topic, partition=p, offset=record.offset)
+                letter = dead_letter.DeadLetter("deliver", "not_an_event", origin, destination=self.name)
+                intake.refuse(strangers, letter, self.pipeline.names, self.pipeline.partitions)
             else:
                 first.setdefault(job.key, job)
+        await self.pipeline.write(strangers, batch.generation)
         known = self.outcomes.get(p, list(first))
         jobs: list[Job] = []
         finals: list[tuple[Job, Final]] = []
@@ -106,16 +110,6 @@ class Deliver:
             return Final("skipped", encoded.reason)
         job.payload = encoded
         return None
-
-    async def _refuse(self, p: int, offset: int, generation: int) -> None:
-        """A record that is nothing of ours."""
-        letter = dead_letter.DeadLetter(
-            "deliver", "not_an_event", {"topic": self.topic, "partition": p, "offset": offset}, destination=self.name
-        )
-        metrics.REFUSED.labels("not_an_event").inc()
-        log.warning("event.refused", stage="deliver", reason="not_an_event", destination=self.name, offset=offset)
-        where = self.pipeline.names.dead, letter.partition(self.pipeline.partitions)
-        await self.pipeline.write({where: [letter.row()]}, generation)
 
     def _too_old(self, event: Event) -> bool:
         return time.time() - event["time"] / 1000 > self.sink.limits.age_limit(event["source"])

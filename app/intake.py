@@ -46,9 +46,14 @@ def collect(
             metrics.IGNORED.labels(result.kind).inc()
         else:
             letter = DeadLetter(stage, result.reason, origin, result.index, result.field, result.detail)
-            metrics.REFUSED.labels(result.reason).inc()
-            log.warning("event.refused", stage=stage, reason=result.reason, field=result.field, origin=origin)
-            rows[names.dead, letter.partition(partitions)].append(letter.row())
+            refuse(rows, letter, names, partitions)
+
+
+def refuse(rows: Rows, letter: DeadLetter, names: Names, partitions: int) -> None:
+    """Add a letter to `rows`; counted and logged."""
+    metrics.REFUSED.labels(letter.reason).inc()
+    log.warning("event.refused", stage=letter.stage, reason=letter.reason, field=letter.field, origin=letter.origin)
+    rows[names.dead, letter.partition(partitions)].append(letter.row())
 
 
 def new_rows() -> Rows:

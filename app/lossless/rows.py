@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rocksdict import WriteBatch
@@ -62,12 +62,7 @@ class Rows:
 
     def restore(self, partition: int, records: Sequence[Any]) -> None:
         """Take rows over from the changelog, in one write with the offset that recovery goes on from."""
-        batch = WriteBatch(raw_mode=True)
-        for record in records:
-            if record.value is None:
-                batch.delete(record.key)
-            else:
-                batch.put(record.key, record.value)
+        batch = _changes((record.key, record.value) for record in records)
         batch.put(self._table.data.offset_key, b"%d" % records[-1].offset)
         self._db(partition).write(batch)
 
@@ -90,12 +85,7 @@ class Rows:
         self, partition: int, rows: Mapping[bytes, bytes | None], first: int, count: int, generation: int
     ) -> None:
         db, offset_key = self._db(partition), self._table.data.offset_key
-        batch = WriteBatch(raw_mode=True)
-        for key, value in rows.items():
-            if value is None:
-                batch.delete(key)
-            else:
-                batch.put(key, value)
+        batch = _changes(rows.items())
         recovered = db.get(offset_key)
         expected = int(recovered) + 1 if recovered is not None else 0
         if first != expected and self._frozen.get(partition) != generation:
@@ -108,3 +98,14 @@ class Rows:
         if self._frozen.get(partition) != generation:
             batch.put(offset_key, str(first + count - 1).encode())
         db.write(batch)
+
+
+def _changes(rows: Iterable[tuple[bytes, bytes | None]]) -> Any:
+    """A WriteBatch of them, in order."""
+    batch = WriteBatch(raw_mode=True)
+    for key, value in rows:
+        if value is None:
+            batch.delete(key)
+        else:
+            batch.put(key, value)
+    return batch
