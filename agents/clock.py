@@ -29,6 +29,7 @@ class Clock:
         self._needed: tuple[str, ...] = ()
         self._recount = 0.0  # when the partitions of the source topics are counted again
         self._question: tuple[int, asyncio.Future[dict[TP, int]]] | None = None
+        self.turned = 0.0  # monotonic time at which the rounds turned last
 
     async def listen(self) -> None:
         """Read everybody's watermarks. Whoever misses some knows less, and closes later."""
@@ -57,6 +58,7 @@ class Clock:
         last, settled_from = time.monotonic(), 0.0
         while not app.should_stop:
             await asyncio.sleep(clock.INTERVAL - time.time() % clock.INTERVAL)
+            self.turned = time.monotonic()
             generation = app.consumer_generation_id
             if app.consumer.ready != generation or app.consumer.yielding:
                 continue
@@ -111,7 +113,7 @@ class Clock:
             return now, {}
         if self._question is None:
             self._question = now, asyncio.ensure_future(self.pipeline.app.consumer.end_offsets(mine))
-        # never two at a time: each holds one of the two workers of the consumer's thread while the broker is away
+        # never two at a time: they would pile up while the broker is away
         await asyncio.wait({self._question[1]}, timeout=5)
         if not self._question[1].done():
             raise TimeoutError("ListOffsets")

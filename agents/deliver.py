@@ -6,6 +6,7 @@ leaves this stage with exactly one final outcome (delivered, rejected, skipped, 
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import aiohttp
 import orjson
 import structlog
 
-from app import dead_letter, intake, keys, metrics, receipts, routing
+from app import dead_letter, intake, keys, metrics, receipts, routing, shape, topics
 from app.errors import SettingsError
 from app.events import Event, Origin
 from app.lossless import Batch, Lost, Rows
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+SWEEP = 500  # outcomes looked at, once a second and partition at most, whether they may be forgotten
 BACKOFF = (0.5, 60.0)  # seconds: first and longest pause between attempts, each drawn at random from 0 up (full jitter)
 PROBE = 15.0  # seconds between looks whether a halted destination works again
 LONGEST_ANSWER = 64 * 1024  # bytes that are read of an answer
@@ -44,6 +46,10 @@ class Job:
     payload: Payload
     attempts: int = 0
 
+    @property
+    def revision(self) -> int:
+        return self.event.get("revision", 0)
+
 
 @dataclass(frozen=True)
 class Final:
@@ -59,7 +65,19 @@ class Deliver:
         self.pipeline, self.name, self.settings, self.sink, self.outcomes = pipeline, name, settings, sink, outcomes
         self.topic = pipeline.names.to(name)
         self.halted = ""  # why, while it is
+        self.answers = 0  # to requests of this worker, a time-out being one, too
+        self._swept: dict[int, float] = {}  # partition -> Unix milliseconds of its last sweep
+        self._sending: set[int] = set()  # partitions whose batch is at the platform, or waits for it
+        self._pausing = 0  # requests between two attempts
         self._slots = asyncio.Semaphore(settings.concurrency)
+
+    def held(self, partition: int) -> bool:
+        """Does it stand still on purpose, by a halt or between attempts? Then that is nothing to restart for."""
+        return partition in self._sending and bool(self.halted or self._pausing)
+
+    def steps(self, partition: int) -> int:
+        """Changes while a slow platform works off a batch whose offset does not move yet."""
+        return self.answers if partition in self._sending else 0
 
     async def batch(self, batch: Batch) -> None:
         p = batch.tp.partition
@@ -72,26 +90,31 @@ class Deliver:
                 origin = Origin(topic=self.topic, partition=p, offset=record.offset)
                 letter = dead_letter.DeadLetter("deliver", "not_an_event", origin, destination=self.name)
                 intake.refuse(strangers, letter, self.pipeline.names, self.pipeline.partitions)
-            else:
-                first.setdefault(job.key, job)
+            elif job.key not in first or job.revision > first[job.key].revision:
+                first[job.key] = job
         await self.pipeline.write(strangers, batch.generation)
         known = self.outcomes.get(p, list(first))
         jobs: list[Job] = []
         finals: list[tuple[Job, Final]] = []
         for job, outcome in zip(first.values(), known, strict=True):
-            if outcome is None:
+            if outcome is None or orjson.loads(outcome).get("u", 0) < job.revision:
                 final = self._prepare(job)
                 if final is None:
                     jobs.append(job)
                 else:
                     finals.append((job, final))
         await self._record(p, finals, batch.generation)
-        results = await asyncio.gather(
-            *(self._deliver(p, chunk, batch.generation) for chunk in self._chunks(jobs)), return_exceptions=True
-        )
+        self._sending.add(p)
+        try:
+            results = await asyncio.gather(
+                *(self._deliver(p, chunk, batch.generation) for chunk in self._chunks(jobs)), return_exceptions=True
+            )
+        finally:
+            self._sending.discard(p)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+        await self._forget(p, batch.generation)
 
     def _prepare(self, job: Job) -> Final | None:
         """Judge the event again, and put it in the platform's words; or say why not."""
@@ -189,6 +212,7 @@ class Deliver:
             raise Lost("leaving the rest to the next owner")
         begun = time.perf_counter()
         answer = await self._send(request)
+        self.answers += 1
         metrics.REQUEST_SECONDS.labels(self.name).observe(time.perf_counter() - begun)
         status = answer.status if isinstance(answer, Response) else 0
         metrics.ATTEMPTS.labels(self.name, str(status)).inc()
@@ -222,10 +246,14 @@ class Deliver:
     async def _wait(self, seconds: float, generation: int) -> None:
         """Sleep, but wake when the partitions go. Raises Lost."""
         consumer, until = self.pipeline.app.consumer, time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            if consumer.yielding or self.pipeline.app.should_stop or consumer.ready != generation:
-                raise Lost("leaving the rest to the next owner")
-            await asyncio.sleep(min(left, 0.2))
+        self._pausing += 1
+        try:
+            while (left := until - time.monotonic()) > 0:
+                if consumer.yielding or self.pipeline.app.should_stop or consumer.ready != generation:
+                    raise Lost("leaving the rest to the next owner")
+                await asyncio.sleep(min(left, 0.2))
+        finally:
+            self._pausing -= 1
 
     def _set_halted(self, why: str) -> None:
         if why and not self.halted:
@@ -263,12 +291,23 @@ class Deliver:
                 log.warning(
                     "event.rejected", destination=self.name, reason=final.reason, event_id=job.event["event_id"]
                 )
-            table[job.key] = orjson.dumps(
-                {"v": 1, "o": final.outcome, "t": now, "n": job.attempts, "r": final.reason, "d": final.detail}
-            )
+            row = {"v": 1, "o": final.outcome, "t": now, "n": job.attempts, "r": final.reason, "d": final.detail}
+            if job.revision:
+                row["u"] = job.revision
+            table[job.key] = orjson.dumps(row)
             metrics.OUTCOMES.labels(self.name, final.outcome).inc()
         await pipeline.write(rows, generation)
         await self.outcomes.write(p, table, generation)
+
+    async def _forget(self, p: int, generation: int) -> None:
+        """Delete outcomes that are as old as their changelog lets them get."""
+        now = time.time() * 1000
+        if now - self._swept.get(p, 0.0) < 1000:
+            return
+        self._swept[p] = now
+        oldest = now - topics.outcomes_kept(self.sink.limits)
+        gone = self.outcomes.sweep(p, SWEEP, lambda _, row: _recorded(row) < oldest)
+        await self.outcomes.write(p, dict.fromkeys(gone), generation)
 
     def _letter(self, p: int, job: Job, final: Final) -> dead_letter.DeadLetter:
         return dead_letter.DeadLetter(
@@ -298,11 +337,19 @@ def _job(record: Any) -> Job | None:
     """The event of a record, or None for what somebody else wrote into our topic."""
     try:
         event: Event = orjson.loads(record.value)["event"]
-        if keys.key(event) != record.key or event["time"] < 0:
+        if not shape.is_event(event) or keys.key(event) != record.key or event["time"] < 0:
             return None
         return Job(record.key, record.offset, event, "", Payload(event["event_id"], {}))
     except (TypeError, ValueError, KeyError, AttributeError):
         return None
+
+
+def _recorded(row: bytes) -> float:
+    """When an outcome was written; never, for a stranger's row."""
+    try:
+        return float(orjson.loads(row)["t"])
+    except (TypeError, ValueError, KeyError):
+        return math.inf
 
 
 def _failed_as_one(outcomes: Sequence[Outcome]) -> bool:

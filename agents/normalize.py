@@ -58,13 +58,17 @@ class Normalize:
     def watermarks(self, generation: int, ends: dict[TP, int], asked: int) -> dict[str, int]:
         """Per source partition of ours, the record time in Unix milliseconds before which every copy is acknowledged.
 
-        `ends` are log ends that were true at `asked` (or later). Nothing here awaits: the picture is of one moment.
+        `ends` are log ends that were true at `asked` (or later), with the records of open transactions: those have their
+        times already and come to us only when they are committed. Nothing here awaits: the picture is of one moment.
         """
         self._enter(generation)
         consumer = self.pipeline.app.consumer
         now = int(time.time() * 1000)
         for tp, end in ends.items():
-            self._asked.setdefault(tp, []).append((end, asked))
+            earlier = self._asked.setdefault(tp, [])
+            while earlier and earlier[-1][0] >= end:  # this says more: no further away, and asked for later
+                earlier.pop()
+            earlier.append((end, asked))
         marks = {}
         for tp in consumer.sources():
             if tp.topic not in self.inlets:

@@ -1,33 +1,52 @@
 """The pure half of dedup: records of one partition in, merged events and table rows out. No I/O and no clock of its own.
 
-The same records give the same outputs, however they are batched: the only time it knows comes as clock records of the log.
+The same records give the same outputs, however they are batched: the only time it knows comes with records of the log.
 
 Table `seen`, by conversion key, JSON:
     v  version of the row        n  copies received, each record counted once
     c  copies: [source, record time, offset in capistream.events, event id where it differs from the key's, origin]
-    o  highest offset counted    s  null while held, else how it closed: complete, no_hold, hold_ended
+    o  highest offset counted    s  null while held, else how it closed: complete, no_hold, hold_ended, unconfirmed
     t  time of closing           r  routes that are not "queued": destination -> [state, reason]
-An alias row (key begins with 0x1e) names the conversion that another event id belongs to: {"=": id}.
+    k  1 when its hold is kept after closing        u  revisions sent
+    w  who it was: marks of app/people.py. A late copy of somebody else is a conversion of its own
+    g  different people under this id, where there is more than one: each of the others has a row of its own
+    p  who sent copies, from the third copy on: marks of people or browsers        h  offset from which the id is no key
+An alias row (key begins with 0x1e) names the conversion that another event id belongs to: {"=": id, "t": record time}. The
+row with the key 0x1d is when this memory begins: {"since": Unix milliseconds}.
 
-Table `held`, by conversion key: {"v": 1, "d": deadline, "x": [copies]}, and "c", the consent that any copy told, once "x"
-is full and copies are cut.
+Table `held`, by conversion key, JSON, while it is open, and longer where a late copy may matter:
+    v  version of the row           d  deadline, by the log's clock
+    o  offset of its first copy     a  when that was appended to the log
+    x  copies                       c  the consent that any copy told, once "x" is full and copies are cut
+    l  copies past the deadline that came before the clock said so: [offset, when appended, copy]
+    p  why it will be parked
+    k  its stage after the merge window: `confirm` (waits for the source that must confirm it), `parked` (waited in vain),
+       `kept` (closed)
 """
 
+import hashlib
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, NamedTuple
 
 import orjson
 
-from app import clock, keys, merge
-from app.events import Event, Json, Source
+from app import clock, keys, merge, people, shape
+from app.events import Event, Json
 from app.routing import Route
 from app.settings import EventRule
 
 ROW_VERSION = 1
 ALIAS = b"\x1e"
-SOURCES = frozenset(get_args(Source))
+MEMORY = b"\x1d"
+#: People or browsers under one id from which on it is taken for a placeholder and each copy for a conversion of its own.
+HOT = 16
+#: Milliseconds beyond the horizon for which a row stays: a copy from within the horizon may be read so much later.
+GRACE = 86_400_000
+KEEP = (
+    7 * 86_400_000
+)  # milliseconds for which a conversion held back for want of consent waits for a copy that brings it
 
 Get = Callable[[Sequence[bytes]], Sequence[bytes | None]]
 Rows = dict[bytes, bytes | None]
@@ -35,11 +54,11 @@ Rows = dict[bytes, bytes | None]
 
 @dataclass(frozen=True)
 class Closed:
-    """A conversion that is ready to go."""
+    """A conversion that is ready to go, or parked."""
 
     key: bytes
     event: Event
-    how: str  # complete, no_hold, hold_ended
+    how: str  # complete, no_hold, hold_ended, unconfirmed; updated: a late copy changed something
     routes: Mapping[str, Route]
     copies: Sequence[Json]  # what is known of each copy: source, received, origin, event_id
     received: int  # copies received so far, repeats included
@@ -67,7 +86,18 @@ class Result:
     seen: Rows = field(default_factory=dict)
     held: Rows = field(default_factory=dict)
     duplicates: list[tuple[str, str]] = field(default_factory=list)  # (event name, repeat or late), each record once
+    flags: list[tuple[str, str]] = field(default_factory=list)  # (event name, what is odd about it: metrics.FLAGGED)
     unreadable: list[int] = field(default_factory=list)  # offsets of records that are nothing of ours
+
+
+class Hold(NamedTuple):
+    """When a hold ends: with the first clock record past its deadline, but not before it has stood in the log for a whole
+    window. Of a source that the clock has left out, the other copies come late, too.
+    """
+
+    deadline: int  # by the log's clock
+    appended: int  # when its first copy was appended, by the broker's clock
+    ripe: int  # when it has stood a window, by the broker's clock; if that went back, nobody can tell, and it is ripe
 
 
 @dataclass
@@ -76,15 +106,51 @@ class Partition:
 
     rule: Callable[[str], EventRule]
     route: Callable[[Event], Mapping[str, Route]]
-    open: dict[bytes, int] = field(default_factory=dict)  # keys with a hold -> deadline
+    updating: frozenset[str] = frozenset()  # destinations that can take a revision
+    since: int | None = None  # Unix milliseconds: what was received before may have been sent, and nobody remembers
+    open: dict[bytes, Hold] = field(default_factory=dict)
     deadlines: list[tuple[int, bytes]] = field(default_factory=list)  # a heap; entries of closed holds are stale
+    ripening: list[tuple[int, bytes]] = field(default_factory=list)  # a heap, too: past their deadline, not ripe
     now: int | None = None  # the log's clock: unknown after a restart until heard again
+    appended: int = 0  # when the last clock record was appended
 
     def recover(self, held: Iterable[tuple[bytes, bytes]]) -> None:
         """Find the holds again, from the recovered table."""
-        self.open = {key: orjson.loads(row)["d"] for key, row in held}
-        self.deadlines = [(deadline, key) for key, deadline in self.open.items()]
-        heapq.heapify(self.deadlines)
+        for key, row in held:
+            self.enter(key, orjson.loads(row))
+
+    def enter(self, key: bytes, hold: Json) -> None:
+        """Remember when this hold ends."""
+        window = 0 if "k" in hold else int(self.rule(keys.parts(key)[2]).merge_window * 1000)
+        self.open[key] = Hold(hold["d"], hold["a"], hold["a"] + window)
+        heapq.heappush(self.deadlines, (hold["d"], key))
+
+    def hear(self, now: int, appended: int) -> None:
+        """A clock record."""
+        if appended < self.appended:  # the broker's own clock went back
+            self._move_ripe(all_=True)
+        self.now, self.appended = now, appended
+
+    def due(self) -> list[bytes]:
+        """Holds that end now, in the order of their deadlines. Each is named once: end it or enter it again."""
+        self._move_ripe()
+        found: list[bytes] = []
+        while self.deadlines and self.now is not None and self.deadlines[0][0] < self.now:
+            deadline, key = heapq.heappop(self.deadlines)
+            hold = self.open.get(key)
+            if hold is None or hold.deadline != deadline:
+                continue
+            if hold.ripe <= self.appended or hold.appended > self.appended:
+                found.append(key)
+            else:
+                heapq.heappush(self.ripening, (hold.ripe, key))
+        return list(dict.fromkeys(found))
+
+    def _move_ripe(self, *, all_: bool = False) -> None:
+        while self.ripening and (all_ or self.ripening[0][0] <= self.appended):
+            _, key = heapq.heappop(self.ripening)
+            if key in self.open:
+                heapq.heappush(self.deadlines, (self.open[key].deadline, key))
 
     @property
     def waiting(self) -> int:
@@ -92,9 +158,16 @@ class Partition:
         return len(self.open)
 
     def run(self, records: Iterable[Any], seen_get: Get, held_get: Get) -> Result:
-        """All records of one batch, in order. Records have `key`, `value` and `offset`."""
+        """All records of one batch, in order. Records have `key`, `value`, `offset` and `timestamp` (of their append)."""
         records = list(records)
         return _Run(self, seen_get, held_get, dict.fromkeys(r.key for r in records if r.key is not None)).run(records)
+
+
+class _Place(NamedTuple):
+    """Of a record in the log."""
+
+    offset: int
+    timestamp: int
 
 
 class _Run:
@@ -121,29 +194,67 @@ class _Run:
 
     def run(self, records: Sequence[Any]) -> Result:
         for record in records:
+            self.record = _Place(record.offset, record.timestamp)
             found = _read(record)
             if found is None:
                 self.result.unreadable.append(record.offset)
             elif isinstance(found, int):
-                self.partition.now = found
+                self.partition.hear(found, record.timestamp)
                 self._close_due()  # here and nowhere else: the clock moves nowhere else
             else:
-                self._copy(record.key, found, record.offset)
-        self.result.seen.update((key, _dumps(self.rows[key])) for key in self.dirty_rows)
+                self._copy(record.key, found)
+        # who was set apart first: a crash may cut the write off, and a row that says "closed" must not stand without them
+        for key in sorted(self.dirty_rows, key=lambda key: not keys.apart(key)):
+            self.result.seen[key] = _dumps(self.rows[key])
         self.result.held.update((key, _dumps(self.holds.get(key))) for key in self.dirty_holds)
-        if not self.partition.open:
-            self.partition.deadlines.clear()  # nobody sends clock records to a partition without holds
+        if not self.partition.open:  # nobody sends clock records to a partition without holds
+            self.partition.deadlines.clear()
+            self.partition.ripening.clear()
         return self.result
 
-    def _copy(self, key: bytes, copy: Event, offset: int) -> None:
-        rule = self.partition.rule(copy["event_name"])
+    def _hold(self, key: bytes) -> Json | None:
+        """Unless it is of what the key meant before its horizon: a crash came between the two changelog writes."""
         row, hold = self.rows[key], self.holds.get(key)
-        held = hold is not None and (row is None or row["s"] is None)
-        if row is None or (not held and copy["received"] - row["c"][0][1] > rule.horizon * 1000):
+        if hold is not None and row is not None and row["c"][0][2] not in (hold["o"], -1):
+            self._drop_hold(key)
+            return None
+        return hold
+
+    # -- copies
+
+    def _copy(self, key: bytes, copy: Event) -> None:
+        rule, offset = self.partition.rule(copy["event_name"]), self.record.offset
+        row, hold = self.rows[key], self._hold(key)
+        open_ = hold is not None and (row is None or row["s"] is None)
+        if row is None or (not open_ and copy["received"] - row["c"][0][1] > rule.horizon * 1000):
             row = self.rows[key] = {"v": ROW_VERSION, "c": [], "n": 0, "o": -1, "s": None}
-            if not held:
-                hold = None  # of what the key meant before its horizon: closed, only not dropped yet
-        if new := offset > row["o"]:  # else redelivered after a crash: counted before
+            if not open_:
+                hold = None  # of what the key meant before its horizon
+        if row["c"] and offset < row["c"][0][2]:
+            return  # read again after a crash: it belongs to what the key meant before its horizon
+        new = self._enter(key, row, copy, offset)
+        if self._is_stranger(rule, row, copy):
+            self._turn_away(row, copy)
+        elif "h" in row and offset > row["h"] and not any(c[4] and c[4] == _place(copy) for c in row["c"]):
+            self._alone(copy)
+        elif row["s"] is not None:
+            self._late(key, row, hold, copy, new=new)
+        else:
+            self._join(key, row, hold, copy, new=new)
+
+    def _is_stranger(self, rule: EventRule, row: Json, copy: Event) -> bool:
+        if row["s"] is None or "apart" in copy or rule.different_people == "merge":
+            return False
+        return people.stranger(str(row.get("w", "")), copy)
+
+    def _turn_away(self, row: Json, copy: Event) -> None:
+        """It is of somebody else than the conversion that closed: a conversion of its own."""
+        if self._apart(copy, people.mark(copy), "several_people"):
+            row["g"] = row.get("g", 1) + 1
+
+    def _enter(self, key: bytes, row: Json, copy: Event, offset: int) -> bool:
+        """Count the copy in its row. False when it was before: it is read again after a crash."""
+        if new := offset > row["o"]:
             row["n"] += 1
             row["o"] = offset
         listed = any(c[2] == offset for c in row["c"])
@@ -152,53 +263,200 @@ class _Run:
             listed = True
         if listed:  # also again: a crash may have come between the row and its alias
             self._alias(key, copy)
+        if new and row["n"] > 2 and "h" not in row and "apart" not in copy:
+            who = row.setdefault("p", [])
+            if (visitor := people.visitor(copy)) and visitor not in who:
+                who.append(visitor)
+            if len(who) >= HOT:
+                row["h"] = offset
         self.dirty_rows.add(key)
-        if row["s"] is not None:
-            if new:
-                self.result.duplicates.append((copy["event_name"], "late"))
-            return
+        return bool(new)
+
+    def _alias(self, key: bytes, copy: Event) -> None:
+        if copy["event_id"] != keys.parts(key)[0] and "apart" not in copy:
+            conversion, site, name = keys.parts(key)
+            alias = ALIAS + keys.SEPARATOR.join((copy["event_id"], site, name)).encode()
+            self.result.seen[alias] = orjson.dumps({"=": conversion, "t": copy["received"]})
+
+    def _alone(self, copy: Event) -> None:
+        """A copy under an id that everybody has: a conversion of its own, known by what it says and when it happened."""
+        said = f"{merge.content_hash(copy)} {copy['time']}"
+        copy = {**copy, "pairs": False}
+        self._apart(copy, hashlib.sha256(said.encode()).hexdigest()[:8], "hot_id")
+
+    def _apart(self, copy: Event, mark: str, label: str) -> bool:
+        """A copy that has the id, but is not of its conversion. Whether it is the first of its own."""
+        copy = keys.set_apart(copy, mark, label)
+        key = keys.key(copy)
+        self._load([key])
+        if new := self.rows[key] is None:
+            self.result.flags.append((copy["event_name"], label))
+        self._copy(key, copy)
+        return bool(new)
+
+    def _join(self, key: bytes, row: Json, hold: Json | None, copy: Event, *, new: bool) -> None:
+        """A copy of a conversion that is still open."""
+        record, rule = self.record, self.partition.rule(copy["event_name"])
         if hold is None:
             # a first copy behind the clock, because its source was left out, gets a whole window, too
             start = max(copy["received"], self.partition.now or 0)
-            hold = self.holds[key] = {"v": 1, "d": int(start + rule.merge_window * 1000), "x": []}
+            deadline = int(start + rule.merge_window * 1000)
+            hold = self.holds[key] = {"v": 1, "d": deadline, "a": record.timestamp, "o": record.offset, "x": []}
+            if why := self._unproved(copy, record.timestamp, rule):
+                hold["p"] = why
             if not _complete(rule, [copy]):
-                self.partition.open[key] = hold["d"]
-                heapq.heappush(self.partition.deadlines, (hold["d"], key))
-        if copy["received"] > hold["d"]:
+                self.partition.enter(key, hold)
+        if copy["received"] > hold["d"] and not rule.wait_for:
+            # the hold closes with the next clock record, and this copy comes after that
+            waiting = hold.setdefault("l", [])
+            if len(waiting) < merge.MAX_COPIES and copy not in (one[2] for one in waiting):
+                waiting.append([record.offset, record.timestamp, copy])
+            self.dirty_holds.add(key)
             if new:
                 self.result.duplicates.append((copy["event_name"], "late"))
-            return  # the hold closes with the next clock record
+            return
+        self._add(key, hold, copy, "repeat" if new else "")
+        if "k" not in hold and _complete(rule, hold["x"]):
+            how = "complete" if rule.expect or rule.wait_for else "no_hold"
+            self._close(key, row, hold, how if _confirmed(rule, hold["x"]) else "unconfirmed")
+        elif "k" in hold and _confirmed(rule, hold["x"]):
+            self._close(key, row, hold, "complete" if _complete(rule, hold["x"]) else "hold_ended")
+
+    def _late(self, key: bytes, row: Json, hold: Json | None, copy: Event, *, new: bool) -> None:
+        """A copy of a conversion that has closed. Most often it only counts; a kept or parked hold may change by it."""
+        rule, name = self.partition.rule(copy["event_name"]), copy["event_name"]
+        unconfirmed = row["s"] == "unconfirmed"
+        if not (unconfirmed or "k" in row):
+            if new:
+                self.result.duplicates.append((name, "late"))
+            return
+        # after a crash between the two changelog writes the hold is of before its closing: what came since is read again
+        hold = self._keep(
+            key, row, hold or {"v": 1, "a": 0, "o": row["c"][0][2], "x": []}, "parked" if unconfirmed else "kept"
+        )
+        self._release(key, row, hold, told=True)
+        changed = self._add(key, hold, copy, "")
+        if new:
+            self.result.duplicates.append((name, "late"))
+        if unconfirmed:
+            if _confirmed(rule, hold["x"]):
+                self._close(key, row, hold, "complete" if _complete(rule, hold["x"]) else "hold_ended")
+        elif changed and new:
+            self._update(key, row, hold)
+
+    def _add(self, key: bytes, hold: Json, copy: Event, repeated: str) -> bool:
+        """Whether the copy says anything new; if not and `repeated`, that is counted."""
         copies = [*hold["x"], copy]
         hold["x"] = merge.distinct(copies)
-        if len(hold["x"]) < len(copies) and new:
-            self.result.duplicates.append((copy["event_name"], "repeat"))
+        if not (changed := len(hold["x"]) == len(copies) or hold["x"] != copies[:-1]) and repeated:
+            self.result.duplicates.append((copy["event_name"], repeated))
         if len(hold["x"]) == merge.MAX_COPIES:
             hold["c"] = merge.merge_consent([hold.get("c", {}), merge.decided(copies)])
         self.dirty_holds.add(key)
-        if _complete(rule, hold["x"]):
-            self._close(key, row, hold, "complete" if rule.expect else "no_hold")
+        return changed
 
-    def _alias(self, key: bytes, copy: Event) -> None:
-        if copy["event_id"] != keys.parts(key)[0]:
-            conversion, site, name = keys.parts(key)
-            alias = ALIAS + keys.SEPARATOR.join((copy["event_id"], site, name)).encode()
-            self.result.seen[alias] = orjson.dumps({"=": conversion})
+    def _unproved(self, copy: Event, appended: int, rule: EventRule) -> str:
+        """Why nobody can say that this first copy is the first, or an empty text."""
+        if "backfill" in copy.get("labels", ()):
+            return ""
+        if appended - copy["received"] > rule.horizon * 1000:
+            return "beyond_horizon"
+        return "before_memory" if copy["received"] < (self.partition.since or 0) else ""
+
+    # -- closing
 
     def _close(self, key: bytes, row: Json, hold: Json, how: str) -> None:
-        event = merge.merge(hold["x"], hold.get("c"))
-        routes = self.partition.route(event)
-        copies = [
-            {"source": c["source"], "received": c["received"], "event_id": c["event_id"], "origin": c.get("origin", {})}
-            for c in sorted(hold["x"], key=lambda c: c["received"])
-        ]
-        self.result.closed.append(Closed(key, event, how, routes, copies, row["n"]))
-        row["s"] = how
+        rule = self.partition.rule(keys.parts(key)[2])
+        kin = _people(rule, hold["x"])
         # when the last copy came, or for a hold that ended, what the log's clock said
-        row["t"] = self.partition.now if how == "hold_ended" else max(c["received"] for c in hold["x"])
-        if held_back := {name: [r.state, r.reason] for name, r in routes.items() if r.state != "queued"}:
-            row["r"] = held_back
+        when = max(c["received"] for c in hold["x"])
+        if how in ("hold_ended", "unconfirmed") and self.partition.now is not None:
+            when = self.partition.now
+        held_back = False
+        for n, (mark, copies) in enumerate(kin):
+            event = merge.merge(copies, hold.get("c"))
+            one, its_key = row, key
+            if len(kin) > 1:
+                labels = sorted({*event.get("labels", ()), "several_people"})
+                event = {**event, "labels": labels} if n == 0 else keys.set_apart(event, mark, "several_people")
+                its_key = keys.key(event)
+                self.result.flags.append((event["event_name"], "several_people"))
+            if n > 0:
+                one = self.rows[its_key] = {"v": ROW_VERSION, "n": len(copies), "o": row["o"]}
+                one["c"] = [_brief(its_key, copy, -1) for copy in copies]
+                self.dirty_rows.add(its_key)
+            why = hold.get("p", "") or ("" if _confirmed(rule, copies) else "unconfirmed")
+            routes = self._routes(event, why)
+            held_back = held_back or any(r.reason == "consent_absent" for r in routes.values())
+            self.result.closed.append(Closed(its_key, event, how, routes, _copies(copies), one["n"]))
+            if why:
+                self.result.flags.append((event["event_name"], why))
+            one["s"], one["t"] = how, when
+            if who := people.marks(copies):
+                one["w"] = who
+            _note_routes(one, routes)
+        if len(kin) > 1:
+            row["g"] = len(kin)
+        row.pop("k", None)
         self.dirty_rows.add(key)
-        self._drop_hold(key)
+        if how == "unconfirmed" and hold.get("k") != "parked":
+            self._keep(key, row, hold, "parked")
+        elif len(kin) == 1 and "p" not in hold and (rule.late == "update" or (held_back and rule.expect)):
+            row["k"] = 1
+            self._keep(key, row, hold, "kept")
+        else:
+            self._drop_hold(key)
+        self._release(key, row, hold, told=False)
+
+    def _release(self, key: bytes, row: Json, hold: Json, *, told: bool) -> None:
+        """The copies past the deadline that waited for the closing. `told`: after a crash, when the outputs were written."""
+        record = self.record
+        for offset, appended, late in hold.pop("l", ()):
+            self.record = _Place(offset, appended)  # where it stands itself
+            if self._is_stranger(self.partition.rule(late["event_name"]), row, late):
+                self._turn_away(row, late)
+            elif "k" in row and self._add(key, hold, late, "") and not told:
+                self._update(key, row, hold)
+        self.record = record
+
+    def _routes(self, event: Event, parked: str) -> Mapping[str, Route]:
+        routes = self.partition.route(event)
+        if not parked:
+            return routes
+        return {n: Route("parked", parked, r.basis) if r.state == "queued" else r for n, r in routes.items()}
+
+    def _update(self, key: bytes, row: Json, hold: Json) -> None:
+        """A late copy said something new: to whom does it matter?"""
+        event = merge.merge(hold["x"], hold.get("c"))
+        revise = self.partition.rule(event["event_name"]).late == "update"
+        before, routes = row.get("r", {}), self.partition.route(event)
+        queued = {name: route for name, route in routes.items() if route.state == "queued"}
+        fresh = {n: r for n, r in queued.items() if before.get(n, ["", ""])[1] == "consent_absent"}
+        revised = {n: r for n, r in queued.items() if revise and n not in before and n in self.partition.updating}
+        copies = _copies(hold["x"])
+        if fresh:
+            self.result.closed.append(Closed(key, event, "updated", fresh, copies, row["n"]))
+            row["r"] = {n: said for n, said in before.items() if n not in fresh}
+        if revised:
+            row["u"] = row.get("u", 0) + 1
+            event = {**event, "revision": row["u"]}
+            self.result.closed.append(Closed(key, event, "updated", revised, copies, row["n"]))
+
+    def _keep(self, key: bytes, row: Json, hold: Json, stage: str) -> Json:
+        """The hold stays beyond closing, for late copies."""
+        if hold.get("k") == stage:
+            return hold
+        span = int(self.partition.rule(keys.parts(key)[2]).horizon * 1000)
+        if stage == "kept" and self.partition.rule(keys.parts(key)[2]).late == "drop":
+            span = min(span, KEEP)
+        return self._enter_stage(key, hold, stage, row["c"][0][1] + span)
+
+    def _enter_stage(self, key: bytes, hold: Json, stage: str, deadline: int) -> Json:
+        hold["k"], hold["d"] = stage, deadline
+        self.holds[key] = hold
+        self.partition.enter(key, hold)
+        self.dirty_holds.add(key)
+        return hold
 
     def _drop_hold(self, key: bytes) -> None:
         self.holds[key] = None
@@ -209,26 +467,35 @@ class _Run:
             self.dirty_holds.discard(key)
 
     def _close_due(self) -> None:
-        now, heap, open_ = self.partition.now, self.partition.deadlines, self.partition.open
-        due: dict[bytes, None] = {}
-        while now is not None and heap and heap[0][0] < now:
-            deadline, key = heapq.heappop(heap)
-            if open_.get(key) == deadline:
-                due[key] = None
-        self._load(list(due))
-        for key in due:
-            hold, row = self.holds.get(key), self.rows[key]
-            if hold is None:
-                open_.pop(key, None)
-                continue
-            if row is None:  # a crash came between the two changelog writes: held written, seen not
-                row = self.rows[key] = {"v": ROW_VERSION, "c": [], "n": 0, "o": -1, "s": None}
-                row["c"] = [_brief(key, copy, -1) for copy in hold["x"]]
-                row["n"] = len(hold["x"])
-            if row["s"] is None:
-                self._close(key, row, hold, "hold_ended")
-            else:
+        while due := self.partition.due():  # a stage may end at once, when the clock has passed the next one's end, too
+            self._load(due)
+            for key in due:
+                self._end(key, self.rows[key], self._hold(key))
+
+    def _end(self, key: bytes, row: Json | None, hold: Json | None) -> None:
+        """The clock has passed the deadline of this hold."""
+        if hold is None:
+            self.partition.open.pop(key, None)
+            return
+        if row is None:  # a crash came between the two changelog writes: held written, seen not
+            row = self.rows[key] = {"v": ROW_VERSION, "c": [], "n": 0, "o": -1, "s": None}
+            row["c"] = [_brief(key, copy, -1) for copy in hold["x"]]
+            row["n"] = len(hold["x"])
+        rule, stage = self.partition.rule(keys.parts(key)[2]), hold.get("k", "")
+        if row["s"] is not None:
+            kept = {"unconfirmed": "parked"}.get(row["s"]) or ("kept" if "k" in row else None)
+            if kept is None or stage == kept:
                 self._drop_hold(key)
+            else:
+                self._keep(key, row, hold, kept)
+            self._release(key, row, hold, told=True)  # if there are any, a crash came between the two changelog writes
+        elif _confirmed(rule, hold["x"]):
+            self._close(key, row, hold, "hold_ended")
+        elif stage == "":
+            wait = int((rule.confirm_within - rule.merge_window) * 1000)
+            self._enter_stage(key, hold, "confirm", hold["d"] + max(wait, 0))
+        else:
+            self._close(key, row, hold, "unconfirmed")
 
 
 def _read(record: Any) -> Event | int | None:
@@ -237,29 +504,75 @@ def _read(record: Any) -> Event | int | None:
         if record.key is None:
             return clock.decode(record.value)
         copy: Event = orjson.loads(record.value)
-        return copy if keys.key(copy) == record.key and copy["received"] >= 0 and copy["source"] in SOURCES else None
-    except (TypeError, ValueError, KeyError, AttributeError):
+    except (TypeError, ValueError, KeyError):
         return None
+    return copy if shape.is_copy(record.key, copy) else None
+
+
+def forgotten(rule: Callable[[str], EventRule], now: int) -> Callable[[bytes, bytes], bool]:
+    """Which rows of `seen` nobody needs any more when the log's clock says `now`: (key, row) -> bool."""
+
+    def test(key: bytes, value: bytes) -> bool:
+        if key == MEMORY:
+            return False
+        row = orjson.loads(value)
+        name = keys.parts(key.removeprefix(ALIAS))[2]
+        first = row["t"] if "=" in row else row["c"][0][1]
+        closed = "=" in row or row["s"] is not None
+        return closed and bool(now - first > rule(name).horizon * 1000 + GRACE)
+
+    return test
+
+
+def _hopeless(copies: Sequence[Event]) -> bool:
+    """No other copy can come: an id made up for one call pairs with nothing, unless the order number is what pairs."""
+    return any(c.get("pairs") is False and ("apart" in c or keys.conversion_id(c) == c["event_id"]) for c in copies)
 
 
 def _complete(rule: EventRule, copies: Sequence[Event]) -> bool:
-    """Nothing more is waited for: all expected sources are there, or no other copy can come."""
+    """Nothing more is waited for: all expected sources are there, of each person, or no other copy can come."""
     there = {copy["source"] for copy in copies}
-    # an id made up for one call pairs with nothing, unless the order number is what pairs
-    made_up = any(c.get("pairs") is False and keys.conversion_id(c) == c["event_id"] for c in copies)
-    alone = made_up or bool(there & {"offline", "crm"})
-    return alone or there.issuperset(rule.expect)
+    if _hopeless(copies) or there & {"offline", "crm"}:
+        return True
+    if not there.issuperset(rule.expect) or not _confirmed(rule, copies):
+        return False
+    kin = _people(rule, copies)
+    return len(kin) == 1 or all(_complete(rule, some) for _, some in kin)
+
+
+def _confirmed(rule: EventRule, copies: Sequence[Event]) -> bool:
+    there = {copy["source"] for copy in copies}
+    return rule.wait_for is None or rule.wait_for in there or bool(there & {"offline", "crm"})
+
+
+def _people(rule: EventRule, copies: Sequence[Event]) -> list[tuple[str, list[Event]]]:
+    return people.groups(copies) if rule.different_people == "apart" else [("", list(copies))]
+
+
+def _copies(copies: Sequence[Event]) -> list[Json]:
+    return [
+        {"source": c["source"], "received": c["received"], "event_id": c["event_id"], "origin": c.get("origin", {})}
+        for c in sorted(copies, key=lambda c: c["received"])
+    ]
+
+
+def _note_routes(row: Json, routes: Mapping[str, Route]) -> None:
+    row.pop("r", None)
+    if others := {name: [r.state, r.reason] for name, r in routes.items() if r.state != "queued"}:
+        row["r"] = others
+
+
+def _place(copy: Event) -> str:
+    """Where it was read."""
+    origin = copy.get("origin", {})
+    if "topic" in origin:
+        return f"{origin['topic']}/{origin['partition']}/{origin['offset']}"
+    return origin.get("request", "")
 
 
 def _brief(key: bytes, copy: Event, offset: int) -> list[Any]:
-    origin = copy.get("origin", {})
-    where = (
-        f"{origin['topic']}/{origin['partition']}/{origin['offset']}"
-        if "topic" in origin
-        else origin.get("request", "")
-    )
     event_id = copy["event_id"] if copy["event_id"] != keys.parts(key)[0] else ""
-    return [copy["source"], copy["received"], offset, event_id, where]
+    return [copy["source"], copy["received"], offset, event_id, _place(copy)]
 
 
 def _loads(row: bytes | None) -> Json | None:

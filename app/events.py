@@ -21,6 +21,9 @@ Signal = Literal["granted", "denied"]
 Json = dict[str, Any]
 Scalar = str | int | float | bool
 
+#: Labels that only we set; a source's own are dropped.
+OWN_LABELS = frozenset({"backfill", "several_people", "hot_id"})
+
 _STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
 #: The e-commerce names of GA4 that we know; any other name is a custom event and passes unchanged.
@@ -235,11 +238,12 @@ class Event(TypedDict, total=False):
     origin: Origin
     pairs: Annotated[Literal[False], _doc("Present when the id was made up per call: it can meet no other copy")]
     revision: Annotated[int, _doc("0 or absent: first delivery")]
+    apart: Annotated[str, _doc("Sets this conversion apart from others under the same id; event_id ends with it")]
     user: User
     context: Context
     ids: Ids
     commerce: Commerce
     consent: Consent
     tags: dict[str, Tag]
-    labels: Annotated[list[str], _doc("bot, prefetch, internal, test")]
+    labels: Annotated[list[str], _doc("bot, prefetch, internal, test; ours: backfill, several_people, hot_id")]
     custom: dict[str, Scalar]

@@ -1,4 +1,5 @@
 """Apache Kafka itself, embedded: one broker in a folder, for the demo, the tests and the benches. Not for production.
+Tests of brokers that end for good take a cluster of them.
 
 A fake broker would not rebalance, fence or lose leaders the way Kafka does, and that is where deduplication breaks. So
 this starts the real one, without Docker: `jgo` fetches its jars from Maven Central once, and an installed Java runs
@@ -64,6 +65,7 @@ class Kafka:
         self.heap = heap
         self.properties = dict(properties or {})
         self.log = self.folder / "kafka.log"
+        self._format = ["--standalone", f"--cluster-id={_uuid()}"]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -83,9 +85,7 @@ class Kafka:
         if self.pid is not None:
             return
         tell = progress or _nothing
-        if not processes.is_free(self.port):
-            raise Unavailable(f"port {self.port} on 127.0.0.1 is taken: end what listens there, or choose another port")
-        self.controller_port = processes.free_port(self.controller_port)
+        self._claim_ports()
         java = find_java()
         jars = fetch(tell)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -138,6 +138,10 @@ class Kafka:
         self._process.send_signal(number)
         return self._process
 
+    def _claim_ports(self) -> None:
+        _free_or_raise(self.port)
+        self.controller_port = processes.free_port(self.controller_port)
+
     def _settings(self) -> dict[str, str]:
         return {
             "process.roles": "broker,controller",
@@ -178,7 +182,7 @@ class Kafka:
         command = [java, f"-Xmx{self.heap}", "-XX:+UseSerialGC", "-XX:-UsePerfData", *_LOGGING, "-cp", f"{jars}/*"]
         if not (self.folder / "data" / "meta.properties").exists():
             tell("formatting Kafka's storage")
-            _format(command, settings)
+            _format(command, settings, self._format)
         tell(f"starting Kafka on {self.brokers}")
         begin = self.log.stat().st_size if self.log.exists() else 0
         # Kafka's own lock comes too late: by then a second controller has written to the first one's metadata. The
@@ -200,6 +204,78 @@ class Kafka:
         with self.log.open("rb") as log:
             log.seek(begin)
             return _last_lines(str(self.log), log.read().decode(errors="replace"))
+
+
+class Cluster:
+    """`size` brokers that copy each other's records and elect each other: `nodes` can be stopped and killed one by one.
+
+    What Kafka keeps for itself is kept up to three times, and a write is acknowledged when two brokers have it.
+    """
+
+    def __init__(
+        self, folder: Path, size: int = 3, heap: str = "256m", properties: Mapping[str, str] | None = None
+    ) -> None:
+        ports: set[int] = set()
+        while len(ports) < 2 * size:
+            ports.add(processes.free_port())
+        free = sorted(ports)
+        self.nodes = [_Node(folder / f"node-{n}", free[n - 1], free[size + n - 1], heap) for n in range(1, size + 1)]
+        controllers = [f"127.0.0.1:{node.controller_port}" for node in self.nodes]
+        voters = ",".join(f"{n}@{address}:{_uuid()}" for n, address in enumerate(controllers, 1))
+        cluster, copies = _uuid(), str(min(size, 3))
+        for n, node in enumerate(self.nodes, 1):
+            node._format = [f"--cluster-id={cluster}", f"--initial-controllers={voters}"]
+            node.properties = {
+                "node.id": str(n),
+                "controller.quorum.bootstrap.servers": ",".join(controllers),
+                "default.replication.factor": copies,
+                "min.insync.replicas": str(min(size, 2)),
+                "offsets.topic.replication.factor": copies,
+                "transaction.state.log.replication.factor": copies,
+                "transaction.state.log.min.isr": str(min(size, 2)),
+                "share.coordinator.state.topic.replication.factor": copies,
+                "share.coordinator.state.topic.min.isr": str(min(size, 2)),
+                **(properties or {}),
+            }
+
+    @property
+    def brokers(self) -> str:
+        return ",".join(node.brokers for node in self.nodes)
+
+    def start(self, progress: Progress | None = None) -> None:
+        """Start those that do not run. Raises Unavailable as `Kafka.start` does."""
+        fetch(progress or _nothing)  # once, not by each
+        with ThreadPoolExecutor(len(self.nodes)) as pool:  # none serves before most have met
+            list(pool.map(lambda node: node.start(progress), self.nodes))
+
+    def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.kill()  # the last ones could not end in good order: they are no quorum any more
+
+
+class _Node(Kafka):
+    """One of a cluster: the others know its controller's port."""
+
+    def __init__(self, folder: Path, port: int, controller_port: int, heap: str) -> None:
+        super().__init__(folder, port, heap)
+        self.controller_port = controller_port
+
+    def _claim_ports(self) -> None:
+        _free_or_raise(self.port)
+        _free_or_raise(self.controller_port)
 
 
 def fetch(progress: Progress) -> Path:
@@ -265,9 +341,18 @@ def _missing(what: str) -> CapistreamError:
     )
 
 
-def _format(command: list[str], settings: Path) -> None:
-    cluster = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
-    arguments = ["kafka.tools.StorageTool", "format", "--standalone", "--ignore-formatted", f"--cluster-id={cluster}"]
+def _free_or_raise(port: int) -> None:
+    if not processes.is_free(port):
+        raise Unavailable(f"port {port} on 127.0.0.1 is taken: end what listens there, or choose another port")
+
+
+def _uuid() -> str:
+    """As Kafka writes them."""
+    return urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+
+
+def _format(command: list[str], settings: Path, more: list[str]) -> None:
+    arguments = ["kafka.tools.StorageTool", "format", "--ignore-formatted", *more]
     try:
         # not worth optimising the code of a program that runs for a second
         answer = subprocess.run(

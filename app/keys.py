@@ -2,8 +2,11 @@
 
 The key of a conversion is (id, site, event name). The id is the order number for purchases and refunds that have one, the
 event id for everything else. The partition follows from the id alone (murmur2, as Kafka's own clients hash), so whoever
-knows the id knows the partition, in every topic and table of ours.
+knows the id knows the partition, in every topic and table of ours. Where one id turns out to mean several conversions, all
+but one of them have a fourth part in their key, which sets them apart; they stay in the partition of the id.
 """
+
+from functools import lru_cache
 
 from aiokafka.partitioner import murmur2
 
@@ -15,6 +18,8 @@ SEPARATOR = "\x1f"
 
 def conversion_id(event: Event) -> str:
     """The id that copies of this event share."""
+    if apart := event.get("apart"):
+        event = {**event, "event_id": event["event_id"].removesuffix(f".{apart}")}
     commerce = event.get("commerce", {})
     order = commerce.get("transaction_id")
     if order and event["event_name"] == "purchase":
@@ -28,13 +33,26 @@ def conversion_id(event: Event) -> str:
 
 
 def key(event: Event) -> bytes:
-    return SEPARATOR.join((conversion_id(event), event["site"], event["event_name"])).encode()
+    parts = (conversion_id(event), event["site"], event["event_name"], event.get("apart"))
+    return SEPARATOR.join(part for part in parts if part is not None).encode()
 
 
+@lru_cache(maxsize=8192)  # asked several times for each key of a batch
 def parts(key: bytes) -> tuple[str, str, str]:
     """(id, site, event name) of a key."""
-    conversion, site, name = key.decode().split(SEPARATOR)
+    conversion, site, name, *_apart = key.decode().split(SEPARATOR)
     return conversion, site, name
+
+
+def apart(key: bytes) -> str:
+    """What sets this conversion apart from others under its id; most often nothing."""
+    return "" if key.count(b"\x1f") < 3 else key.decode().split(SEPARATOR)[3]
+
+
+def set_apart(event: Event, mark: str, label: str) -> Event:
+    """The same event as one of several conversions under one id: its own key, and its own id for the platforms."""
+    labels = sorted({*event.get("labels", ()), label})
+    return {**event, "event_id": f"{event['event_id']}.{mark}", "apart": mark, "labels": labels}
 
 
 def partition(conversion: str, partitions: int) -> int:

@@ -105,6 +105,8 @@ def merge(copies: Iterable[Event], cut: Json | None = None) -> Event:
     }
     if all(c.get("pairs") is False for c in known):
         merged["pairs"] = False
+    if "apart" in first:  # part of the key, so the same in all of them
+        merged["apart"] = first["apart"]
     for part, (order, groups) in _PARTS.items():
         preferred = by_order if order is _KNOWS_ORDER else by_browser
         if content := _part([c[part] for c in preferred if part in c], groups):  # type: ignore[literal-required]

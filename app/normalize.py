@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app import formats, identity
 from app.errors import BadEvent, SettingsError
-from app.events import FORMAT_VERSION, Draft, Event, Json, Origin, Source
+from app.events import FORMAT_VERSION, OWN_LABELS, Draft, Event, Json, Origin, Source
 from app.formats import NOT_AN_ID, Ignored
 from app.settings import Settings, SourceTopic
 
@@ -86,6 +86,7 @@ class Inlet:
     country: str | None = None
     minor_units: bool = False
     time_zone: str | None = None
+    backfill: bool = False
     keep: Mapping[str, Collection[str]] | None = None  # identifier -> hash rules to keep; None: all
 
 
@@ -123,6 +124,7 @@ def inlet_of(settings: Settings, name: str, topic: SourceTopic) -> Inlet:
         country=settings.sites[topic.site].country,
         minor_units=topic.minor_units,
         time_zone=topic.time_zone,
+        backfill=topic.backfill,
         keep=wanted_variants(settings),
     )
 
@@ -225,7 +227,9 @@ class _Work:
             "commerce": commerce,
             "consent": draft.get("consent"),
             "tags": draft.get("tags"),
-            "labels": sorted(set(draft.get("labels", ()))),
+            "labels": sorted(
+                {*draft.get("labels", ())} - OWN_LABELS | ({"backfill"} if self.inlet.backfill else set())
+            ),
             "custom": _flat(draft.get("custom", {})),
         }
         event.update((name, part) for name, part in parts.items() if part)

@@ -11,7 +11,7 @@ import orjson
 from app import keys
 from app.events import Event
 
-OUTCOMES = ("delivered", "rejected", "skipped", "held_back", "filtered")
+OUTCOMES = ("delivered", "rejected", "skipped", "held_back", "filtered", "parked")
 
 
 def row(

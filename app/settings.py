@@ -173,6 +173,8 @@ class SourceTopic(Part):
     """Who sent the events of this topic, unless they say so themselves."""
     start: Literal["latest", "earliest"] = "latest"
     """Where to begin when the group has no committed offset yet."""
+    backfill: bool = False
+    """Its events are history that no destination has got yet: they are sent even when older than their horizon."""
     minor_units: bool = False
     """Amounts are in the currency's smallest unit (cents)."""
     time_zone: Annotated[str, AfterValidator(_zone)] | None = None
@@ -186,13 +188,25 @@ class EventRule(Part):
     """Hold the first copy until one of each of these is there. Empty: send the first copy at once."""
     merge_window: Annotated[Seconds, _between(0, 3600)] = 10.0
     """How long a hold waits, counted from the first copy's record time."""
+    wait_for: Source | None = None
+    """Send nothing until a copy of this source confirms it, for example `server`: a purchase that only a browser claims then
+    waits `confirm_within` and is parked after that. A copy that comes later, within the horizon, still confirms it."""
+    confirm_within: Seconds = 24 * 3600.0
+    """How long a conversion waits for `wait_for`, counted from the first copy's record time."""
+    late: Literal["drop", "update"] = "drop"
+    """What a copy means that comes after closing: `drop` counts it, `update` sends what it changes, as a revision, to
+    destinations that can take one. `update` keeps the copies for the horizon."""
     horizon: Seconds = 48 * 3600.0
-    """How long a key is remembered: later copies are recognised as duplicates for so long."""
+    """How long a key is remembered: later copies are recognised as duplicates for so long. A first copy that is older than
+    this when it is read cannot be proved to be the first: it is parked."""
+    different_people: Literal["apart", "merge"] = "apart"
+    """Copies under one id that name different people (by e-mail, phone or user id): a delivery for each, or one for all."""
 
     @model_validator(mode="after")
     def _remembered_while_held(self) -> Self:
-        if self.horizon < self.merge_window:
-            raise ValueError("horizon must not be shorter than merge_window")
+        for name in ("merge_window", "confirm_within"):
+            if self.horizon < getattr(self, name) and (name == "merge_window" or self.wait_for):
+                raise ValueError(f"horizon must not be shorter than {name}")
         return self
 
 
@@ -291,6 +305,12 @@ class Worker(Part):
     """A source partition further behind than this no longer holds up the closing of merges."""
     keep_variants: Literal["configured", "all"] = "configured"
     """Hash variants to keep: those that the configured destinations use, or all, for destinations added later."""
+    stall_after: Annotated[Seconds, _between(60, 86400)] = 120.0
+    """A worker that has something to do and gets nowhere for so long says so: `/readyz` answers 503. A halted or slow
+    destination does not count."""
+    restart_when_stuck: bool = False
+    """Such a worker ends itself (exit status 70), for a supervisor to start it anew; not where that would not help: while
+    Kafka is away."""
 
 
 class Settings(Part):

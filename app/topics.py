@@ -13,9 +13,11 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from app.errors import SettingsError, Unavailable
 from app.settings import Settings
+from sinks._base import Limits
 
 HOUR = 3_600_000  # milliseconds, as Kafka's topic settings want them
 DAY = 24 * HOUR
+DELETIONS_KEPT = DAY  # in changelogs: state that is older than half of this may hold rows that were deleted since
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def plan(settings: Settings) -> list[Topic]:
     # Kafka's clock: copied source timestamps would let retention delete a replay of old events before it is read
     log = {"message.timestamp.type": "LogAppendTime", "cleanup.policy": "delete"}
     state = {"segment.ms": str(HOUR), "min.cleanable.dirty.ratio": "0.1", "max.compaction.lag.ms": str(DAY)}
+    state |= {"delete.retention.ms": str(DELETIONS_KEPT)}
     topics = [
         Topic(name.events, "conversion key; none for clock records", "collector, agents/normalize, agents/clock",
               "normalised copies, and the log's clock", n, log | {"retention.ms": str(3 * DAY)}),
@@ -97,15 +100,25 @@ def plan(settings: Settings) -> list[Topic]:
     ]  # fmt: skip
     for destination, one in settings.destinations.items():
         limits = SINKS[one.sink](one).limits
-        oldest = max(limits.max_age, *limits.max_age_by_source.values(), 0) * 1000
+        oldest = _oldest(limits)
         topics += [
             Topic(name.to(destination), "conversion key", "agents/dedup", f"what {destination} shall get", n,
                   log | {"retention.ms": str(oldest + DAY)}),
             Topic(name.changelog(outcomes_table(destination)), "conversion key", "agents/deliver",
                   f"table outcomes.{destination}: what became of each event there", n,
-                  state | {"cleanup.policy": "compact,delete", "retention.ms": str(oldest + 30 * DAY)}),
+                  state | {"cleanup.policy": "compact,delete", "retention.ms": str(outcomes_kept(limits))}),
         ]  # fmt: skip
     return topics
+
+
+def _oldest(limits: Limits) -> int:
+    """The age of the oldest event that a platform takes, in milliseconds."""
+    return int(max(limits.max_age, *limits.max_age_by_source.values(), 0) * 1000)
+
+
+def outcomes_kept(limits: Limits) -> int:
+    """For how long it is remembered what became of an event, in milliseconds: dead letters are replayed for 30 days."""
+    return _oldest(limits) + 30 * DAY
 
 
 async def _with_admin(settings: Settings, patience: float = 30.0) -> AIOKafkaAdminClient:
@@ -157,10 +170,19 @@ async def apply(settings: Settings) -> list[str]:
         await admin.close()
 
 
+def config(topic: Topic, replication: int) -> dict[str, str]:
+    """What Kafka is told of a topic that it keeps so many times.
+
+    Acknowledged "by all" means by all that are in sync, and that may be the leader alone, which would take what it has
+    acknowledged to its grave. So two of three; but of two, one has to do, or no broker could ever be away.
+    """
+    return ({"min.insync.replicas": "2"} if replication >= 3 else {}) | topic.config
+
+
 async def create(admin: Any, topics: list[Topic], replication: int) -> None:
     """Raises KafkaError when the broker refuses one; one that exists by now is fine (another worker was faster)."""
     answer = await admin.create_topics(
-        [NewTopic(t.name, t.partitions, replication, topic_configs=t.config) for t in topics]
+        [NewTopic(t.name, t.partitions, replication, topic_configs=config(t, replication)) for t in topics]
     )
     for topic, code, *message in answer.topic_errors:
         error = for_code(code)

@@ -113,6 +113,7 @@ class Sink(Protocol):
     title: ClassVar[str]  # "Meta Conversions API"
     purpose: ClassVar[Purpose]  # decides which consent is needed by default
     Settings: ClassVar[type[Destination]]
+    takes_revisions: ClassVar[bool]  # can the platform restate an event that it has? Else late changes do not go to it
     variants: ClassVar[Mapping[str, str]]  # identifier -> hash rule of app/identity.py
     limits: Limits
 

@@ -147,6 +147,7 @@ class Ga4:
     kind: ClassVar[str] = "ga4"
     title: ClassVar[str] = "Google Analytics 4"
     purpose: ClassVar[Purpose] = "analytics"
+    takes_revisions: ClassVar[bool] = False
     Settings: ClassVar[type[Destination]] = Settings
     variants: ClassVar[Mapping[str, str]] = {
         "email": "gmail",

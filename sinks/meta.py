@@ -138,6 +138,7 @@ class Meta:
     kind: ClassVar[str] = "meta"
     title: ClassVar[str] = "Meta Conversions API"
     purpose: ClassVar[Purpose] = "advertising"
+    takes_revisions: ClassVar[bool] = False
     Settings: ClassVar[type[Destination]] = Settings
     variants: ClassVar[Mapping[str, str]] = {
         "email": "plain",

@@ -36,7 +36,7 @@ def test_the_example_event_fits_the_published_schema_and_uses_every_part_of_it()
 
     jsonschema.validate(example, schema)
     TypeAdapter(Event).validate_python(example)
-    assert set(schema["properties"]) - set(example) == {"pairs", "revision"}, "those two are for the odd cases"
+    assert set(schema["properties"]) - set(example) == {"pairs", "revision", "apart"}, "those are for the odd cases"
     assert len(json.dumps(example)) < MAX_BYTES
 
 
@@ -53,7 +53,7 @@ def test_the_sample_configuration_is_valid_and_complete():
         assert missing(getattr(sample, part), raw[part]) == set()
     assert missing(sample.sites["shop"], raw["sites"]["shop"]) == set()
     assert missing(sample.sources["orders"], raw["sources"]["orders"]) == set()
-    assert missing(sample.events["purchase"], raw["events"]["purchase"]) == set()
+    assert missing(sample.events["purchase"], raw["events"]["purchase"], {"wait_for"}) == set()
     assert missing(sample.destinations["meta"], raw["destinations"]["meta"], {"test_event_code"}) == set()
     common = {"mode", "events", "custom_events", "concurrency", "consent"}
     assert missing(sample.destinations["ga4"], raw["destinations"]["ga4"], common) == set()

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-import prometheus_client
 import structlog
 from aiohttp import web
 from aiokafka import AIOKafkaProducer
@@ -75,7 +74,7 @@ class Collector:
             app.router.add_post(f"/v1/{short}", self.segment)
         app.router.add_get("/healthz", self.healthz)
         app.router.add_get("/readyz", self.readyz)
-        app.router.add_get("/metrics", self.metrics)
+        app.router.add_get("/metrics", metrics.page)
         app.cleanup_ctx.append(self._kafka)
         return app
 
@@ -115,11 +114,6 @@ class Collector:
         except (KafkaError, TimeoutError):
             return web.Response(status=503, text="Kafka does not answer\n")
         return web.Response(text="ready\n")
-
-    async def metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(
-            body=prometheus_client.generate_latest(), headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST}
-        )
 
     # -- one request
 

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from app import topics
+from app import clock, keys, shape, topics
 from app.events import Json
 from app.settings import Settings
 
@@ -23,24 +23,36 @@ class Books:
     merged: dict[bytes, int] = field(default_factory=dict)  # key -> copies received at closing
     outcomes: dict[str, dict[bytes, str]] = field(default_factory=lambda: defaultdict(dict))
     letters: dict[bytes, str] = field(default_factory=dict)  # letter id -> reason
+    strangers: int = 0  # records in our topics that are nothing of ours; each becomes a dead letter
 
-    def enter(self, kind: str, key: bytes | None, value: bytes) -> None:
-        if key is None:
-            return  # a clock record
-        row = orjson.loads(value)
+    def enter(self, kind: str, key: bytes | None, value: bytes | None) -> None:
+        try:
+            if key is None:
+                clock.decode(value or b"")
+            else:
+                self._enter(kind, key, orjson.loads(value or b""))
+        except (TypeError, ValueError, KeyError):
+            self.strangers += 1
+
+    def _enter(self, kind: str, key: bytes, row: Json) -> None:
         if kind == "events":
+            if not shape.is_copy(key, row):
+                raise ValueError("not a copy")
             self.received[row["source"]] += 1
             self.copies[key] += 1
         elif kind == "conversions":
             self.merged.setdefault(key, row["received"])
+            self.copies[key] += 0  # one set apart from others under its id has no copies under its own key
         elif kind == "receipts":
-            self.outcomes[row["destination"]].setdefault(key, row["outcome"])
+            there = self.outcomes[row["destination"]]
+            if there.get(key, "parked") == "parked":  # what was parked may still be sent
+                there[key] = row["outcome"]
         else:
             self.letters[key] = row["reason"]
 
     def late(self) -> int:
         """Copies that came after their conversion had closed."""
-        return sum(self.copies[key] - at_closing for key, at_closing in self.merged.items())
+        return sum(self.copies[key] - at_closing for key, at_closing in self.merged.items() if not keys.apart(key))
 
     def pending(self, destination: str) -> int:
         """Conversions that have no outcome there yet."""
@@ -62,11 +74,12 @@ class Books:
             "held_back_by_consent": {name: one["held_back"] for name, one in by_destination.items()},
             "destinations": {
                 name: {
-                    **{state: one[state] for state in ("delivered", "rejected", "held_back", "skipped", "filtered")},
+                    **{state: one[state] for state in ("delivered", "rejected", "held_back", "skipped", "filtered", "parked")},
                     "pending": self.pending(name),
                 }
                 for name, one in by_destination.items()
             },
+            "strangers": self.strangers,
             "dead_letters": dict(sorted(Counter(self.letters.values()).items())),
             "balanced": self.balanced(),
         }

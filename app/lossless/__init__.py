@@ -1,13 +1,16 @@
 """Faust without loss: whole batches to agents, and commits that follow finished work only.
 
 Faust acknowledges an event however the agent's body ended, commits past unfinished events, and commits before its changelog
-is safe. So this package takes three things over and leaves the rest (groups, rebalancing, tables, recovery, web) to Faust:
+is safe. So this package takes a few things over and leaves the rest (groups, rebalancing, tables, recovery, web) to Faust:
 
     membership.py   is this worker still a member of the group, for certain? (`own` before every side effect)
+    runs.py         which offsets a fetch has covered, and where logs end
     consumer.py     a fetched run of records of one partition becomes one `Batch`; a ledger of open batches decides what is
                     committed; a rebalance first lets begun batches end
     producer.py     bytes to one partition, in order, acknowledged by all replicas before the call returns
     rows.py         tables read and written in bulk: changelog first and acknowledged, local store after
+    foreign.py      rows that a former owner wrote into a changelog, late: found and overwritten
+    store.py        the databases under the tables: what cannot be believed is built anew from the changelog
     lanes.py        the loop that every agent runs: the batches of a partition in order, partitions side by side
     app.py          a Faust App that uses them
 

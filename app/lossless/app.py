@@ -1,8 +1,9 @@
 """A Faust App that reads batches and loses nothing."""
 
+import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import faust
@@ -13,8 +14,11 @@ from faust.web.base import BlueprintManager
 
 from app.lossless.batch import Batch, die
 from app.lossless.consumer import Consumer
+from app.lossless.foreign import Watch
 from app.lossless.lanes import Lanes
 from app.lossless.producer import Producer
+from app.lossless.runs import Run
+from app.lossless.store import Table, Tables
 
 if TYPE_CHECKING:
     from app.lossless.rows import Rows
@@ -40,6 +44,10 @@ class Transport(stock.Transport):
 class App(faust.App):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("Topic", BatchTopic)
+        kwargs.setdefault("Table", Table)
+        kwargs.setdefault("TableManager", Tables)
+        #: seconds for which changelogs keep a deletion that compaction may drop (`delete.retention.ms`)
+        self.deletions_kept = 86_400.0
         self.lanes = Lanes()
         self.rows: dict[str, Rows] = {}  # by changelog topic
         self._told = 0.0  # when progress of a recovery was logged last
@@ -48,15 +56,25 @@ class App(faust.App):
         self.on_ready: list[Callable[[int], None]] = []  # told the generation, after recovery and before any batch
         self.on_closing: list[Callable[[], Awaitable[None]]] = []  # awaited when the last batch has ended
         self.on_web: list[Callable[[Any], None]] = []  # given the aiohttp application before it serves
+        self.watch = Watch(self)
         super().__init__(*args, **kwargs)
 
-    def recover(self, tp: Any, run: Sequence[Any]) -> None:
-        """Changelog records of one partition, in bulk; stock Faust takes them one by one, 7,000 a second."""
+    def recovers_from(self, tp: Any) -> int | None:
+        """The offset that the recovery of this changelog needs next, if one is under way."""
         recovery = self.tables.recovery
         if not recovery.in_recovery or tp not in recovery.active_tps:
-            return  # what we write ourselves comes back here, too
-        self.rows[tp.topic].restore(tp.partition, run)
-        recovery.active_offsets[tp] = run[-1].offset
+            return None  # what we write ourselves comes back here, too
+        return int(recovery.active_offsets[tp]) + 1
+
+    def recover(self, tp: Any, run: Run) -> None:
+        """Changelog records of one partition, in bulk; stock Faust takes them one by one, 7,000 a second."""
+        self.rows[tp.topic].recognise(tp.partition, run.records)
+        # a second recovery goes on from an offset of its own: rows of an earlier fetch must not overwrite later ones
+        records = [record for record in run.records if record.offset > self.tables.recovery.active_offsets[tp]]
+        if records:
+            self.rows[tp.topic].restore(tp.partition, records)
+        self.recovered_to(tp, run.end)
+        recovery = self.tables.recovery
         if time.monotonic() - self._told > PROGRESS:
             self._told = time.monotonic()
             log.info("tables.recovering", rows_left=recovery.active_remaining_total())
@@ -64,10 +82,25 @@ class App(faust.App):
             recovery._set_recovery_ended()
             recovery.signal_recovery_end.set()
 
+    def recovered_to(self, tp: Any, end: int) -> None:
+        """Everything before `end` is restored, or gone."""
+        offsets = self.tables.recovery.active_offsets
+        offsets[tp] = max(offsets[tp], end - 1)
+
     async def on_first_start(self) -> None:
         for start in self.on_starting:
             await start()
         await super().on_first_start()
+        self.add_future(self.watch.run())
+
+    async def _on_partitions_revoked(self, revoked: set[Any]) -> None:
+        # No batch runs any more, and nobody else has the partitions yet: the last moment to say again what we have.
+        try:
+            async with asyncio.timeout(self.conf.broker_rebalance_timeout / 4):
+                await self.watch.look()
+        except TimeoutError:
+            die("foreign rows were not overwritten in time for the rebalance")
+        await super()._on_partitions_revoked(revoked)
 
     def _new_web(self) -> Any:
         web = super()._new_web()
@@ -92,6 +125,7 @@ class App(faust.App):
             self.flow_control.clear()
             await self.lanes.quiesce()
             await consumer.force_commit()
+            await self.watch.look()
         for close in self.on_closing:
             await close()
         await super().on_stop()

@@ -19,10 +19,12 @@ class Lost(Exception):
 
 def die(why: str, **fields: Any) -> NoReturn:
     """Leave at once, nothing committed, nothing flushed: what is unfinished is read again by the next owner."""
-    log.critical("worker.dies", why=why, **fields)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(EXIT_ANEW)
+    try:
+        log.critical("worker.dies", why=why, **fields)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:  # the log may be on the disk that is full
+        os._exit(EXIT_ANEW)
 
 
 class Batch:

@@ -2,14 +2,18 @@
 
 import asyncio
 import contextlib
+import time
 from typing import Any
 
+from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as stock
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
+from app import metrics
 from app.lossless.batch import Batch, Lost, die
 from app.lossless.membership import ConsumerThread
+from app.lossless.runs import Run
 
 LAPSED_MAX = 45.0  # seconds without proof of membership; aiokafka's coordinator can hang in a request nobody answers
 MAX_OPEN = 3  # batches of one partition handed over and not finished: the back-pressure
@@ -21,7 +25,7 @@ class Consumer(stock.Consumer):
         self.room = asyncio.Event()  # set when a batch has been finished
         self.ready = -1  # the generation whose recovery and seek are complete; batches flow only then
         self.yielding = False  # partitions are being given up: end soon, begin nothing long
-        self._rechecked: dict[TP, int] = {}
+        self.turned = 0.0  # monotonic time at which the fetch loop turned last
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> ConsumerThread:
@@ -30,6 +34,11 @@ class Consumer(stock.Consumer):
     def sources(self) -> set[TP]:
         """The partitions of ours that are no changelogs."""
         return {tp for tp in self.assignment() if not self._is_changelog_tp(tp)}
+
+    @property
+    def member(self) -> bool:
+        """Recovered, and for certain still in the group."""
+        return bool(self.ready == self.app.consumer_generation_id and self._thread.lease_left() > 0)
 
     # -- ownership
 
@@ -100,7 +109,6 @@ class Consumer(stock.Consumer):
         self.ready = -1
         await super().on_partitions_revoked(revoked)
         self.open.clear()
-        self._rechecked.clear()
         self.yielding = False
         self.room.set()
 
@@ -141,8 +149,9 @@ class Consumer(stock.Consumer):
         try:
             while not (self._stopped.is_set() or fetcher._stopped.is_set()):
                 await asyncio.sleep(0)
+                self.turned = time.monotonic()
                 if not self.flow_active:
-                    await self.wait(self.can_resume_flow)
+                    await self.wait(self.can_resume_flow, timeout=1.0)
                     continue
                 self.room.clear()
                 wanted = self._wanted()
@@ -150,8 +159,8 @@ class Consumer(stock.Consumer):
                     await self._wait_for_room()
                     continue
                 full = len(wanted) < len(self._active_partitions or ())
-                records = await self._getmany(active_partitions=wanted, timeout=0.1 if full else 0.5)
-                for tp, run in (records or {}).items():
+                runs = await self._getmany(active_partitions=wanted, timeout=0.1 if full else 0.5)
+                for tp, run in (runs or {}).items():
                     if not self.flow_active or self._stopped.is_set():
                         break  # a rebalance: aiokafka forgets its positions, perform_seek follows
                     await self._take(TP(tp.topic, tp.partition), run)
@@ -169,34 +178,57 @@ class Consumer(stock.Consumer):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.room.wait(), 0.1)
 
-    async def _take(self, tp: TP, run: list[Any]) -> None:
+    async def _take(self, tp: TP, run: Run) -> None:
         if not self._is_changelog_tp(tp):
             await self._deliver(tp, run)
-        elif tp in self._get_active_partitions():
+        elif tp in self._get_active_partitions() and (expected := self.app.recovers_from(tp)) is not None:
+            if run.start > expected:
+                self.app.recovered_to(tp, await self._find_again(tp, run.start, expected))
+                return
+            self._read_offset[tp] = run.end
             self.app.recover(tp, run)
-            self._read_offset[tp] = run[-1].offset
 
-    async def _deliver(self, tp: TP, run: list[Any]) -> None:
+    async def _find_again(self, tp: TP, found: int, expected: int) -> int:
+        """The fetcher stands at `found`, we at `expected`: go on where nothing is skipped. Returns our offset.
+
+        Usually records were fetched and dropped on the way: by a cancelled fetch, a pause, a rebalance. Only the log
+        itself may say that an offset is gone.
+        """
+        try:
+            first, end = (await self.earliest_offsets(tp))[tp], (await self.end_offsets([tp]))[tp]
+            offset = expected if first <= expected <= end else first
+            if expected < first:
+                metrics.UNREAD.labels(tp.topic).inc(first - expected)
+                self.log.error("%s lost offsets %d to %d unread: to retention, or deleted", tp, expected, first - 1)
+            elif end < expected:
+                self.log.error("%s ends at %d, where %d had been read: a new log, read as one", tp, end, expected)
+            else:
+                self.log.info("%s: expected %d, got %d: reading again", tp, expected, found)
+            await self._seek_in_thread(tp, offset)
+        except (KafkaError, TimeoutError) as exc:  # the next fetch comes here again
+            self.log.warning("%s: expected %d, got %d, and cannot ask: %r", tp, expected, found, exc)
+            return expected
+        return offset
+
+    async def _deliver(self, tp: TP, run: Run) -> None:
         generation = self.app.consumer_generation_id
         if self.ready != generation:
             return  # not recovered yet: perform_seek will bring them again
         expected = self._read_offset.get(tp) or 0
-        if run[0].offset < expected:
-            run = [record for record in run if record.offset >= expected]
-            if not run:
-                return
-        if run[0].offset > expected and self._rechecked.get(tp) != expected:
-            # Either offsets that do not exist (compaction, transaction markers, retention), or records that were fetched
-            # and dropped on the way (a cancelled fetch, a pause). Read once more to know.
-            self.log.info("hole in %s: expected %d, got %d: reading again", tp, expected, run[0].offset)
-            self._rechecked[tp] = expected
-            await self._seek_in_thread(tp, expected)
+        if run.start != expected:
+            offset = await self._find_again(tp, run.start, expected)
+            if self.ready == self.app.consumer_generation_id == generation and offset != expected:
+                self._read_offset[tp] = offset
+                self._committed_offset.pop(tp, None)  # it may lie beyond the end of a new log
             return
         if tp not in self._get_active_partitions():  # paused while the fetch was under way
             await self._seek_in_thread(tp, expected)
             return
-        batch = Batch(tp, run, generation, self.finished)
-        last = run[-1]
+        if not run.records:
+            self._read_offset[tp] = run.end  # transaction markers, aborted or compacted records: nothing to wait for
+            return
+        batch = Batch(tp, run.records, generation, self.finished)
+        last = run.records[-1]
         message = ConsumerMessage(
             tp.topic,
             tp.partition,
@@ -213,7 +245,7 @@ class Consumer(stock.Consumer):
             generation_id=generation,
         )
         self.open.setdefault(tp, []).append(batch)  # before anyone can see it, and before the position moves
-        self._read_offset[tp] = batch.next
+        self._read_offset[tp] = run.end
         await self._hand_over(message)
 
     async def _hand_over(self, message: Any) -> None:
@@ -221,6 +253,11 @@ class Consumer(stock.Consumer):
         await self.wait_first(self.callback(message), self.suspend_flow.wait())
 
     async def end_offsets(self, tps: list[TP]) -> dict[TP, int]:
-        """Log ends now. Raises KafkaError or TimeoutError."""
-        ends = await self.highwaters(*tps)
-        return {TP(*tp): offset or 0 for tp, offset in ends.items()}
+        """Log ends now, records of open transactions included. Raises KafkaError or TimeoutError."""
+        return {TP(*tp): offset for tp, offset in (await self._thread.log_ends(tps)).items()}
+
+    async def readable_ends(self, tps: list[TP]) -> dict[TP, int]:
+        """Where reading has to stop for now: log ends, or where the first open transaction begins. Raises as above."""
+        # not by call_thread: a question without an answer would hold one of its two workers, and fetches need one
+        asked = asyncio.run_coroutine_threadsafe(self._thread._highwaters(tps), self._thread.thread_loop)
+        return {TP(*tp): offset or 0 for tp, offset in (await asyncio.wrap_future(asked)).items()}

@@ -8,15 +8,17 @@ import asyncio
 import time
 from typing import Any
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as stock
+
+from app.lossless import runs
 
 SAFETY = 1.0  # seconds of the session that are not counted on
 
 
 class ConsumerThread(stock.AIOKafkaConsumerThread):
-    """Faust's thread around aiokafka's consumer, with the lease and a leader that waits for metadata."""
+    """Faust's thread around aiokafka's consumer: with the lease, a leader that waits for metadata, and runs."""
 
     _proved = 0.0  # monotonic time at which the last request that proved our membership was sent
 
@@ -58,6 +60,28 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
         coordinator._do_heartbeat = do_heartbeat
         coordinator._on_join_complete = on_join_complete
         coordinator._perform_assignment = perform_assignment
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        # Stock reads aborted records, too, unless it writes transactions itself. The customer's producers may write them.
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"  # looked at when it starts
+        return consumer
+
+    async def _fetch_records(
+        self, consumer: Any, active_partitions: Any, timeout: float | None = None, max_records: int | None = None
+    ) -> dict[Any, runs.Run]:
+        """Replaces stock's, which gives records only: `runs.py` says why that is not enough."""
+        if not self.consumer.flow_active:
+            return {}
+        if consumer._closed or consumer._fetcher._closed:
+            raise ConsumerStoppedError
+        with consumer._subscription.fetch_context():
+            known = self.consumer._read_offset
+            return await runs.fetch(consumer, active_partitions, known, timeout or 0, max_records or 1)
+
+    async def log_ends(self, tps: list[Any]) -> dict[Any, int]:
+        ends: dict[Any, int] = await self.call_thread(runs.log_ends, self._consumer, tps)
+        return ends
 
     async def _wait_for_metadata(self, coordinator: Any) -> None:
         # A broker that has just come back may not know its topics yet. The assignor would leave them out with a warning,

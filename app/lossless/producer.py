@@ -1,7 +1,7 @@
 """Rows to one partition, in order, each call ends when all replicas have them."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from faust.transport.drivers import aiokafka as stock
@@ -24,17 +24,18 @@ class Producer(stock.Producer):
     async def write(self, topic: str, partition: int, rows: Iterable[Row]) -> tuple[int, int]:
         """Produce rows in order and wait until Kafka has acknowledged them all.
 
-        Returns (offset of the first, how many); the offset is -1 when nothing was written, or when a retry was answered
-        "duplicate": written, but nobody says where. A failed produce ends the process: an idempotent producer that gave
-        up has a gap in its sequence and cannot go on.
+        Returns (offset of the first, offset after the last). Both are -1 when nothing was written, when somebody else's
+        rows came in between, or when a retry was answered "duplicate": written, but nobody says where. A failed produce
+        ends the process: an idempotent producer that gave up has a gap in its sequence and cannot go on.
         """
         producer = self._producer
-        waiting: list[Any] = []
-        builder, count = None, 0
+        waiting: list[tuple[Any, int]] = []
+        builder = None
 
         async def ship(full: Any) -> None:
+            count = full.record_count()
             full.close()
-            waiting.append(await producer.send_batch(full, topic, partition=partition))
+            waiting.append((await producer.send_batch(full, topic, partition=partition), count))
 
         try:
             for key, value, timestamp in rows:
@@ -45,12 +46,23 @@ class Producer(stock.Producer):
                     builder = producer.create_batch()
                     if builder.append(key=key, value=value, timestamp=timestamp) is None:
                         raise RowTooLarge(f"{len(value or b'')} bytes do not fit one request to {topic}")
-                count += 1
             if builder is not None:
                 await ship(builder)
-            done = [await one for one in waiting]
+            done = [((await sent).offset, count) for sent, count in waiting]
         except (asyncio.CancelledError, RowTooLarge):
             raise
         except Exception as exc:  # noqa: BLE001 (whatever it is, see above)
             die(f"produce to {topic}-{partition} failed", error=repr(exc))
-        return (done[0].offset if done else -1, count)
+        return _range(done)
+
+
+def _range(batches: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """(first, after the last) of (offset, count) pairs that follow each other without a gap, else (-1, -1)."""
+    if not batches:
+        return -1, -1
+    first = end = batches[0][0]
+    for offset, count in batches:
+        if offset < 0 or offset != end:
+            return -1, -1
+        end += count
+    return first, end

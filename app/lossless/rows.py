@@ -2,12 +2,26 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
+import structlog
+from aiokafka.errors import KafkaError
+from faust.types import TP
 from rocksdict import WriteBatch
 
-from app.lossless.batch import Lost
+from app import metrics
+from app.lossless import foreign
+from app.lossless.batch import Lost, die
+
+log = structlog.get_logger()
+
+ANSWER_MAX = 10.0  # seconds for one try to read a changelog
+PATIENCE = 60.0  # seconds for which a changelog may refuse to be read before the process dies
+PAUSE = 0.5  # seconds between two tries to read it
+
+T = TypeVar("T")
 
 
 class Rows:
@@ -32,39 +46,75 @@ class Rows:
         )
         app.rows[self.changelog] = self
         self._locks: dict[int, asyncio.Lock] = {}
-        self._frozen: dict[int, int] = {}  # partition -> generation in which its recovered offset stopped moving
 
     @property
     def changelog(self) -> str:
         return str(self._table.changelog_topic_name)
 
-    def _db(self, partition: int) -> Any:
-        db = self._table.data._dbs.get(partition)
-        if db is None:  # never reopen: that would take the lock of the time of another owner
-            raise Lost(f"{self._table.name}-{partition} is closed")
-        return db
+    # -- reading
 
     def has(self, partition: int) -> bool:
         return partition in self._table.data._dbs
 
+    def partitions(self) -> list[int]:
+        """Those that are open here."""
+        return list(self._table.data._dbs)
+
     def get(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
         """Values in the order of `keys`."""
-        return list(self._db(partition).get(list(keys))) if keys else []
+        if not keys:
+            return []
+        with self._table.data.using(partition) as db:
+            return list(db.get(list(keys)))
 
-    def items(self, partition: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Rows whose key begins with `prefix`, in the order of keys."""
+    def items(self, partition: int, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Rows whose key begins with `prefix`, from `start` on, in the order of keys."""
         offset_key = self._table.data.offset_key
-        for key, value in self._db(partition).items(from_key=prefix or None):
-            if not key.startswith(prefix):
-                return
-            if key != offset_key:
-                yield key, value
+        with self._table.data.using(partition) as db:
+            # not db.items(), which takes damage for the end
+            cursor = db.iter()
+            cursor.seek(max(prefix, start))
+            while cursor.valid() and (key := cursor.key()).startswith(prefix):
+                if key != offset_key:
+                    yield key, cursor.value()
+                cursor.next()
+            cursor.status()  # raises if that was not the end
+
+    def sweep(self, partition: int, limit: int, expired: Callable[[bytes, bytes], bool]) -> list[bytes]:
+        """Keys of expired rows among the next `limit` ones; after the last row it begins anew. Deletes nothing.
+
+        The owner adds deletions of them to a write of its own, with nothing awaited in between: then no row can have
+        changed meanwhile.
+        """
+        cursors, found = self._table.data.cursors, []
+        for number, (key, value) in enumerate(self.items(partition, start=cursors.pop(partition, b""))):
+            if number == limit:
+                cursors[partition] = key
+                break
+            if expired(key, value):
+                found.append(key)
+        return found
+
+    # -- recovery
 
     def restore(self, partition: int, records: Sequence[Any]) -> None:
         """Take rows over from the changelog, in one write with the offset that recovery goes on from."""
-        batch = _changes((record.key, record.value) for record in records)
-        batch.put(self._table.data.offset_key, b"%d" % records[-1].offset)
-        self._db(partition).write(batch)
+        self._store(partition, ((record.key, record.value) for record in records), records[-1].offset + 1)
+
+    def recognise(self, partition: int, records: Sequence[Any]) -> None:
+        """A recovery begins with the record at our own offset. Unless that is what we have, this is another changelog."""
+        if not records or records[0].offset != self._end(partition) - 1:
+            return
+        with self._table.data.using(partition) as db:
+            known = db.get(records[0].key)
+        if known != records[0].value:
+            self._table.data.damaged(partition, f"the changelog has another record at offset {records[0].offset}")
+
+    def in_step(self, partition: int, now: float) -> None:
+        """At that time it was certain that we say what our changelog says."""
+        self._table.data.in_step(partition, now)
+
+    # -- writing
 
     async def write(self, partition: int, rows: Mapping[bytes, bytes | None], generation: int) -> None:
         """Changelog first and acknowledged, then the local store with its changelog offset, in one write.
@@ -73,39 +123,104 @@ class Rows:
         """
         if not rows:
             return
-        async with self._locks.setdefault(partition, asyncio.Lock()):
-            await self._app.consumer.own(generation)
-            now = int(time.time() * 1000)
-            first, count = await self._app.producer.write(
-                self.changelog, partition, ((key, value, now) for key, value in rows.items())
-            )
-            self._store(partition, rows, first, count, generation)
+        async with self._lock(partition):
+            known = self._end(partition)
+            first, end = await self._append(partition, rows, generation, known)
+            if first != known:
+                end = await self._overwrite(partition, end, generation, rows)
+            self._store(partition, rows.items(), end)
 
-    def _store(
-        self, partition: int, rows: Mapping[bytes, bytes | None], first: int, count: int, generation: int
-    ) -> None:
-        db, offset_key = self._db(partition), self._table.data.offset_key
-        batch = _changes(rows.items())
-        recovered = db.get(offset_key)
-        expected = int(recovered) + 1 if recovered is not None else 0
-        if first != expected and self._frozen.get(partition) != generation:
-            # Somebody else wrote here since our recovery: he or we woke up too late. The offset must not jump over his
-            # rows, so it stays, and the next recovery reads from there.
-            self._table.log.warning(
-                "foreign write in %s-%d: expected offset %d, got %d", self.changelog, partition, expected, first
-            )
-            self._frozen[partition] = generation
-        if self._frozen.get(partition) != generation:
-            batch.put(offset_key, str(first + count - 1).encode())
-        db.write(batch)
+    async def agree(self, partition: int, end: int, generation: int) -> None:
+        """The changelog has been seen to end at `end`. What it has beyond our own rows is overwritten. Raises Lost."""
+        async with self._lock(partition):  # with a write under way it would have more than we know of
+            if end > self._end(partition):
+                self._store(partition, (), await self._overwrite(partition, end, generation, {}))
 
+    def _lock(self, partition: int) -> asyncio.Lock:
+        return self._locks.setdefault(partition, asyncio.Lock())
 
-def _changes(rows: Iterable[tuple[bytes, bytes | None]]) -> Any:
-    """A WriteBatch of them, in order."""
-    batch = WriteBatch(raw_mode=True)
-    for key, value in rows:
-        if value is None:
-            batch.delete(key)
-        else:
-            batch.put(key, value)
-    return batch
+    def _end(self, partition: int) -> int:
+        """Of the changelog, as far as we know it: local rows are what it says up to there."""
+        with self._table.data.using(partition) as db:
+            offset = db.get(self._table.data.offset_key)
+        return 0 if offset is None else int(offset) + 1
+
+    def _store(self, partition: int, rows: Iterable[tuple[bytes, bytes | None]], end: int) -> None:
+        batch = WriteBatch(raw_mode=True)
+        for key, value in rows:
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        batch.put(self._table.data.offset_key, b"%d" % (end - 1))
+        with self._table.data.using(partition) as db:
+            db.write(batch)
+
+    async def _append(
+        self, partition: int, rows: Mapping[bytes, bytes | None], generation: int, known: int
+    ) -> tuple[int, int]:
+        """To a changelog that ended at `known` or later. Returns (offset of the first, end of the changelog after them).
+
+        The first one is at `known` only if nobody else wrote in between: when Kafka does not say where the rows are, or
+        when they are not beside each other, it is where it would be if they were the last ones.
+        """
+        await self._app.consumer.own(generation)
+        now = int(time.time() * 1000)
+        first, end = await self._app.producer.write(
+            self.changelog, partition, ((key, value, now) for key, value in rows.items())
+        )
+        if 0 <= first < known:
+            # cut off, or deleted and created anew: what we wrote before is no longer there
+            die("a changelog ends before our last row", changelog=self.changelog, partition=partition, end=first)
+        if first < 0:
+            end = await self._answer(partition, generation, partial(self._ask_end, partition, known + len(rows)))
+            first = end - len(rows)
+        return first, end
+
+    async def _ask_end(self, partition: int, least: int) -> int:
+        tp = TP(self.changelog, partition)
+        end: int = (await self._app.consumer.readable_ends([tp]))[tp]
+        if end < least:
+            raise TimeoutError("Kafka does not show yet what it has acknowledged")  # a new leader does so
+        return end
+
+    async def _overwrite(self, partition: int, end: int, generation: int, ours: Mapping[bytes, bytes | None]) -> int:
+        """Somebody else wrote before `end`: append what we have of those keys, until nobody came in between.
+
+        `ours` are rows that we have just written and not stored yet. Returns the end up to which the changelog says what
+        we say. The lock of the partition is held. Raises Lost when the partition is no longer ours: then nothing was
+        stored, and our offset stands before the strange rows.
+        """
+        tp, begin, written, strange = TP(self.changelog, partition), self._end(partition), len(ours), 0
+        while True:
+            keys = await self._answer(partition, generation, partial(foreign.read, self._app, tp, begin, end))
+            strange += len(keys) - written
+            theirs = list(dict.fromkeys(keys))
+            rows = dict(zip(theirs, self.get(partition, theirs), strict=True))
+            rows.update((key, value) for key, value in ours.items() if key in rows)
+            if not rows:
+                break
+            first, after = await self._append(partition, rows, generation, end)
+            begin, end, written = end, after, len(rows)
+            if first == begin:
+                break
+        await self._app.consumer.own(generation)
+        metrics.FOREIGN.labels(self._table.name).inc(strange)
+        log.warning("rows.foreign", changelog=self.changelog, partition=partition, rows=strange, said_again_to=end)
+        return end
+
+    async def _answer(self, partition: int, generation: int, ask: Callable[[], Awaitable[T]]) -> T:
+        """What Kafka answers. Raises Lost when the partition goes before."""
+        consumer, until = self._app.consumer, time.monotonic() + PATIENCE
+        while True:
+            try:
+                async with asyncio.timeout(ANSWER_MAX):
+                    return await ask()
+            except (KafkaError, TimeoutError) as exc:
+                log.warning("rows.no_answer", changelog=self.changelog, partition=partition, error=repr(exc))
+                if time.monotonic() > until:
+                    die("a changelog cannot be read", changelog=self.changelog, partition=partition)
+            if consumer.yielding or self._app.should_stop:
+                raise Lost("giving up before strange rows are overwritten")
+            await asyncio.sleep(PAUSE)
+            await consumer.own(generation)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+MOST = 100  # conversions shown of one id: a placeholder has any number
 ASK_OTHERS = 3.0  # seconds that another worker has for its answer
 
 
@@ -37,7 +39,7 @@ def here(pipeline: "Pipeline", wanted: str) -> list[Json]:
 
 
 def _in_partition(pipeline: "Pipeline", p: int, prefix: bytes) -> dict[bytes, Json]:
-    wanted = {key for key, _ in pipeline.seen.items(p, prefix)}
+    wanted = {key for key, _ in islice(pipeline.seen.items(p, prefix), MOST)}
     for alias, row in pipeline.seen.items(p, ALIAS + prefix):
         _, site, name = keys.parts(alias.removeprefix(ALIAS))
         wanted.add(keys.SEPARATOR.join((orjson.loads(row)["="], site, name)).encode())
@@ -52,8 +54,9 @@ def _journey(pipeline: "Pipeline", p: int, key: bytes, row: Json, hold: bytes | 
         "id": conversion,
         "site": site,
         "event_name": event_name,
+        "apart": keys.apart(key),
         "partition": p,
-        "state": "closed" if row["s"] else "held",
+        "state": {None: "held", "unconfirmed": "parked"}.get(row["s"], "closed"),
         "copies": [
             {
                 "source": source,
@@ -65,12 +68,17 @@ def _journey(pipeline: "Pipeline", p: int, key: bytes, row: Json, hold: bytes | 
             for source, received, offset, event_id, origin in row["c"]
         ],
         "received": row["n"],
+        "people": row.get("g", 1),
+        "hot": "h" in row,
+        "revisions": row.get("u", 0),
         "destinations": {},
     }
     if row["s"]:
         journey["decision"] = {"how": row["s"], "at": _iso(row["t"])}
     elif hold is not None:
-        deadline = orjson.loads(hold)["d"]
+        held = orjson.loads(hold)
+        deadline = held["d"]
+        journey["waits_for"] = "confirmation" if "k" in held else "copies"
         journey["held_until"] = _iso(deadline)
         journey["seconds_left"] = max(0.0, round(deadline / 1000 - time.time(), 1))
     for name, deliver in pipeline.deliver.items():
@@ -117,7 +125,7 @@ async def everywhere(pipeline: "Pipeline", wanted: str) -> Json:
     answers = await asyncio.gather(*(_ask(pipeline, url, wanted) for url in sorted(others)))
     for answer in answers:
         journeys += answer or []
-    unique = {(j["id"], j["site"], j["event_name"]): j for j in journeys}
+    unique = {(j["id"], j["site"], j["event_name"], j["apart"]): j for j in journeys}
     return {
         "id": wanted,
         "conversions": [unique[key] for key in sorted(unique)],

@@ -6,9 +6,10 @@ from urllib.parse import quote
 
 import jinja2
 import orjson
-import prometheus_client
 from aiohttp import web
 
+from app import metrics
+from app.health import Trouble
 from app.view import lookup
 
 if TYPE_CHECKING:
@@ -35,9 +36,10 @@ class Pages:
             web.get("/events", self.search),
             web.get("/events/{id:.+}", self.event),
             web.get("/local.json", self.local),
-            web.get("/healthz", self.healthz),
+            web.get("/healthz", self.livez),
+            web.get("/livez", self.livez),
             web.get("/readyz", self.readyz),
-            web.get("/metrics", self.metrics),
+            web.get("/metrics", metrics.page),
             web.static("/static", _FOLDER / "static"),
         ]
 
@@ -66,17 +68,11 @@ class Pages:
             return _problem(503, "recovering", as_json=True)
         return _json(lookup.here(self.pipeline, request.query.get("id", "")))
 
-    async def healthz(self, _request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+    async def livez(self, _request: web.Request) -> web.Response:
+        return _health(self.pipeline.health.dead(), "ok\n")
 
     async def readyz(self, _request: web.Request) -> web.Response:
-        ready = self._ready()
-        return web.Response(text="ready\n" if ready else "recovering\n", status=200 if ready else 503)
-
-    async def metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(
-            body=prometheus_client.generate_latest(), headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST}
-        )
+        return _health(self.pipeline.health.trouble(), "ready\n")
 
     def _ready(self) -> bool:
         app = self.pipeline.app
@@ -90,6 +86,10 @@ def _json(value: Any, status: int = 200) -> web.Response:
         content_type="application/json",
         headers=_HEADERS,
     )
+
+
+def _health(trouble: Trouble | None, well: str) -> web.Response:
+    return web.Response(text=well) if trouble is None else _json(trouble.told(), 503)
 
 
 def _html(template: str, status: int = 200, **values: Any) -> web.Response:

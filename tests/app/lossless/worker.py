@@ -1,18 +1,34 @@
 """A worker for the tests of app.lossless: copies each record of `<prefix>.in` to `<prefix>.out`, and remembers it in a table.
 
-Started as a process of its own: python worker.py BROKER PREFIX FOLDER [fail-on TEXT | slow SECONDS]
+Started as a process of its own: python worker.py BROKER PREFIX FOLDER [FAULT], where FAULT is one of
+
+    fail-on VALUE, die-before-state VALUE       an exception, an end, at the batch with that value
+    sleep-before-state VALUE                    SIGSTOP between the last look at ownership and the write to the changelog
+    unsure                                      Kafka never says at which offset rows of the table are
+    slow SECONDS, lose-fetches                  each batch takes so long; each third fetch is lost
+    once                                        values that the table knows are not copied again
+    forget TEXT                                 rows whose key begins so are expired
+
+LOOK_EVERY and DELETIONS_KEPT in the environment replace two constants of App, in seconds.
 """
 
 import asyncio
+import itertools
 import os
+import signal
 import sys
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import faust
 
 from app import log
 from app.lossless import App, Batch, Rows
+from app.lossless.app import Transport
+from app.lossless.consumer import Consumer
 from app.lossless.lanes import agent
+from app.lossless.producer import Producer, Row
 
 broker, prefix, folder, *fault = sys.argv[1:]
 Path(folder).mkdir(parents=True, exist_ok=True)
@@ -39,6 +55,8 @@ app = App(
     producer_linger=0.0,
     producer_max_batch_size=512 * 1024,
 )
+app.watch.every = float(os.environ.get("LOOK_EVERY", app.watch.every))
+app.deletions_kept = float(os.environ.get("DELETIONS_KEPT", app.deletions_kept))
 count = Rows(app, "count", "How often each value was finished")
 IN, OUT = f"{prefix}.in", f"{prefix}.out"
 
@@ -46,18 +64,47 @@ IN, OUT = f"{prefix}.in", f"{prefix}.out"
 async def copy(batch: Batch) -> None:
     p = batch.tp.partition
     await app.consumer.own(batch.generation)
-    values = [record.value for record in batch.records]
+    values = [record.value for record in batch.records if record.value is not None]
     if fault[:1] == ["fail-on"] and fault[1].encode() in values:
         raise ValueError("told to fail")
     if fault[:1] == ["slow"]:
         await asyncio.sleep(float(fault[1]))
+    if fault == ["once"]:
+        known = dict(zip(values, count.get(p, values), strict=True))
+        values = [value for value in dict.fromkeys(values) if known[value] is None]
     await app.consumer.own(batch.generation)
-    await app.producer.write(OUT, p, [(None, value, 0) for value in values])
+    now = int(time.time() * 1000)
+    await app.producer.write(OUT, p, [(None, value, now) for value in values])  # retention deletes what is old
     if fault[:1] == ["die-before-state"] and fault[1].encode() in values:
         os._exit(9)
     known = dict(zip(values, count.get(p, values), strict=True))
-    await count.write(p, {value: b"%d" % (int(known[value] or 0) + 1) for value in values}, batch.generation)
+    rows: dict[bytes, bytes | None] = {value: b"%d" % (int(known[value] or 0) + 1) for value in values}
+    if fault[:1] == ["forget"]:
+        rows |= dict.fromkeys(count.sweep(p, 7, lambda key, _: key.startswith(fault[1].encode())))
+    await count.write(p, rows, batch.generation)
 
+
+if fault == ["lose-fetches"]:  # each third is lost on its way, as when the one who waits for it is cancelled
+    getmany, losing = Consumer._getmany, itertools.cycle((True, False, False))
+
+    async def lossy(self, *args, **options):
+        runs = await getmany(self, *args, **options)
+        return {} if any(run.records for run in runs.values()) and next(losing) else runs
+
+    Consumer._getmany = lossy
+
+
+class FaultyProducer(Producer):
+    async def write(self, topic: str, partition: int, rows: Iterable[Row]) -> tuple[int, int]:
+        rows = list(rows)
+        if topic != OUT and fault[:1] == ["sleep-before-state"] and fault[1].encode() in [key for key, _, _ in rows]:
+            fault.clear()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        where = await super().write(topic, partition, rows)
+        return (-1, -1) if topic != OUT and fault == ["unsure"] else where
+
+
+Transport.Producer = FaultyProducer
 
 topic = app.topic(IN, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", partitions=2)
 agent(app, topic, copy, "copy")

@@ -1,0 +1,47 @@
+import json
+
+import pytest
+
+from app import keys
+from app.demo.balance import Books
+from tests.faults import strangers
+
+KINDS = ("events", "conversions", "receipts", "dead")
+
+
+@pytest.fixture
+def books():
+    """Of one conversion, all of it well."""
+    books, event = Books(("meta",)), strangers.event("a")
+    key = keys.key(event)
+    books.enter("events", None, b'{"clock": 1795420800000}')
+    books.enter("events", key, json.dumps(event).encode())
+    books.enter("conversions", key, json.dumps({"received": 1}).encode())
+    books.enter("receipts", key, json.dumps({"destination": "meta", "outcome": "delivered"}).encode())
+    return books
+
+
+def test_a_conversion_that_is_merged_and_has_its_outcome_balances(books):
+    assert books.balanced()
+    assert books.report()["received"] == {"server": 1}
+    assert books.strangers == 0
+
+
+@pytest.mark.parametrize("value", strangers.GARBAGE)
+@pytest.mark.parametrize("key", [None, b"", b"\xff", b"a\x1fshop\x1fpurchase"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_records_of_strangers_are_counted_and_change_nothing(books, kind, key, value):
+    before = books.report()
+
+    books.enter(kind, key, value)
+
+    assert books.report() == before | {"strangers": 1}
+
+
+def test_a_stranger_with_a_key_of_ours_is_no_copy(books):
+    event = strangers.event("a") | {"consent": "yes"}
+
+    books.enter("events", keys.key(event), json.dumps(event).encode())
+
+    assert books.balanced()
+    assert books.strangers == 1
