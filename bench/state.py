@@ -42,7 +42,8 @@ def rows(count: int) -> Iterator[tuple[str, bytes, bytes]]:
         (result,) = normalize(draft, inlet, 1_795_420_800_000, origin)
         assert isinstance(result, Normalized)
         value = orjson.dumps(result.event)
-        records.append(SimpleNamespace(key=keys.key(result.event), value=value, offset=1_000_000 + offset))
+        place = {"offset": 1_000_000 + offset, "timestamp": 1_795_420_800_000}
+        records.append(SimpleNamespace(key=keys.key(result.event), value=value, **place))
     seen = partition.run(records, lambda k: [None] * len(k), lambda k: [None] * len(k)).seen
     rnd = random.Random(1)
     for n in range(count):
@@ -108,6 +109,7 @@ def measure(count: int) -> dict[str, float]:
         with Kafka(folder / "kafka") as kafka:
             text = string.Template(DEMO.read_text()).substitute(
                 brokers=kafka.brokers,
+                replication=1,
                 prefix="bench",
                 topic="shop.orders",
                 write_key="wk_bench_bench",

@@ -73,9 +73,11 @@ class Demo:
             DEMO_META_TOKEN=f"EAAB{secrets.token_hex(16)}",
             DEMO_GA4_SECRET=secrets.token_urlsafe(16),
         )
+        copies = await self._copies(brokers)
         prefix = "capistream" if self.kafka else f"capistream-demo-{secrets.token_hex(3)}"
         text = string.Template((Path(__file__).parent / "demo.toml").read_text()).substitute(
             brokers=brokers,
+            replication=copies,
             prefix=prefix,
             topic="shop.orders" if self.kafka else f"{prefix}-shop.orders",
             write_key=keys["write_key"],
@@ -87,7 +89,7 @@ class Demo:
         path = self.folder / "capistream.toml"
         path.write_text(text)
         self.config = settings.parse(text, str(path))
-        await self._create_topics()
+        await self._create_topics(copies)
         self._plan_children(path, ports)
         self.say(f"starting sandbox, collector and {self.workers} worker{'s' if self.workers > 1 else ''}")
         for child in self.children:
@@ -112,19 +114,28 @@ class Demo:
         self.kafka.start(self.say)
         return self.kafka.brokers
 
+    async def _copies(self, brokers: str) -> int:
+        """Of each partition: three, where there are as many brokers."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=brokers)
+        await admin.start()
+        try:
+            return min(3, len((await admin.describe_cluster())["brokers"]))
+        finally:
+            await admin.close()
+
     def _port(self, name: str, wanted: int) -> int:
         port = processes.free_port(wanted)
         if port != wanted:
             self.say(f"port {wanted} is taken: {name} listens on {port}")
         return port
 
-    async def _create_topics(self) -> None:
+    async def _create_topics(self, copies: int) -> None:
         self.say("creating topics")
         admin = AIOKafkaAdminClient(bootstrap_servers=self.config.brokers)
         await admin.start()
         try:
             bus = [topics.Topic(s.topic, "", "", "", BUS_PARTITIONS) for s in self.config.sources.values()]
-            await topics.create(admin, bus, 1)
+            await topics.create(admin, bus, copies)
         finally:
             await admin.close()
         await topics.apply(self.config)

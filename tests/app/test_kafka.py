@@ -17,7 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from app import processes
 from app.errors import CapistreamError, Unavailable
-from app.kafka import Kafka, fetch, find_java
+from app.kafka import Cluster, Kafka, fetch, find_java
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 
@@ -60,11 +60,11 @@ def own(kafka):
     kafka.start()
 
 
-async def create(brokers: str, topic: str) -> None:
+async def create(brokers: str, topic: str, copies: int = 1) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=brokers)
     await admin.start()
     try:
-        await admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=1)])
+        await admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=copies)])
     finally:
         await admin.close()
 
@@ -130,6 +130,28 @@ async def test_a_second_broker_on_the_same_folder_is_refused_and_does_no_harm(ow
     await create(own.brokers, prefix)
     await write(own.brokers, prefix, b"sale")
     assert await read(own.brokers, prefix) == [b"sale"]
+
+
+async def test_a_cluster_goes_on_without_one_of_its_brokers_and_takes_it_back(tmp_path, prefix):
+    with Cluster(tmp_path) as cluster:
+        await create(cluster.brokers, prefix, copies=3)
+        await write(cluster.brokers, prefix, b"three have it")
+        cluster.nodes[0].kill()
+        await write(cluster.brokers, prefix, b"two have it")
+        assert await read(cluster.brokers, prefix) == [b"three have it", b"two have it"]
+        cluster.start()
+        assert all(node.pid for node in cluster.nodes)
+        await write(cluster.brokers, prefix, b"three again")
+        assert await read(cluster.brokers, prefix) == [b"three have it", b"two have it", b"three again"]
+
+
+def test_a_taken_port_of_a_cluster_is_named(tmp_path):
+    cluster = Cluster(tmp_path)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", cluster.nodes[1].controller_port))
+        other.listen()
+        with pytest.raises(Unavailable, match=f"port {cluster.nodes[1].controller_port} .* is taken"):
+            cluster.nodes[1].start()
 
 
 def test_a_taken_port_is_named_before_anything_is_done(tmp_path):

@@ -47,6 +47,7 @@ SAMPLES = {
     "documented": (ROOT / "docs" / "capistream.toml").read_text(),
     "demo": string.Template(Path(demo.__file__).with_name("demo.toml").read_text()).substitute(
         brokers="127.0.0.1:9092",
+        replication=1,
         prefix="capistream",
         topic="shop.orders",
         write_key="wk_0123456789abcdef",

@@ -1,6 +1,6 @@
 """The control: de-duplication as Faust's tutorial would have it, in the place of our worker. The harness must see it lose.
 
-python stock.py --config FILE --web-port PORT
+python -m tests.faults.stock --config FILE --web-port PORT
 """
 
 import argparse

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -10,7 +9,7 @@ from tests.faults.harness import one_run
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(400)]
 
-STOCK = [sys.executable, str(Path(__file__).parent / "stock.py")]
+STOCK = [sys.executable, "-m", "tests.faults.stock"]
 
 
 @pytest.fixture(autouse=True)
@@ -23,16 +22,23 @@ def test_nothing_is_lost_split_changed_or_doubled_without_a_reason(seed):
     said: list[str] = []
     verdict, this = one_run(seed, 40, said.append)
 
-    assert verdict.good, (verdict, said, this.folder)
-    assert verdict.conversions > 500
-    assert sum(this.kinds.values()) >= 4
+    assert verdict.good, (verdict.bad, said, this.folder)
+    assert verdict.conversions > 900
 
 
 def test_the_tutorials_program_loses_events_in_the_same_harness():
     """The control: a harness that sees no loss here proves nothing about us."""
     said: list[str] = []
-    verdict, this = one_run(103, 40, said.append, mix=("kill", "term"), program=STOCK, ways=("collector",), patience=45)
+    verdict, _ = one_run(
+        103,
+        40,
+        said.append,
+        deck=("kill", "term"),
+        program=STOCK,
+        ways=("collector",),
+        destinations=("meta",),
+        patience=45,
+    )
 
-    assert verdict.conversions > 500
-    assert sum(this.kinds.values()) >= 2
-    assert verdict.lost, (verdict, said)
+    assert not verdict.invalid, (verdict.invalid, said)
+    assert verdict.lost, said

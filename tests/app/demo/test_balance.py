@@ -1,9 +1,11 @@
 import json
+from typing import cast
 
 import pytest
 
 from app import keys
 from app.demo.balance import Books
+from app.events import Event
 from tests.faults import strangers
 
 KINDS = ("events", "conversions", "receipts", "dead")
@@ -13,7 +15,7 @@ KINDS = ("events", "conversions", "receipts", "dead")
 def books():
     """Of one conversion, all of it well."""
     books, event = Books(("meta",)), strangers.event("a")
-    key = keys.key(event)
+    key = keys.key(cast(Event, event))
     books.enter("events", None, b'{"clock": 1795420800000}')
     books.enter("events", key, json.dumps(event).encode())
     books.enter("conversions", key, json.dumps({"received": 1}).encode())
@@ -41,7 +43,7 @@ def test_records_of_strangers_are_counted_and_change_nothing(books, kind, key, v
 def test_a_stranger_with_a_key_of_ours_is_no_copy(books):
     event = strangers.event("a") | {"consent": "yes"}
 
-    books.enter("events", keys.key(event), json.dumps(event).encode())
+    books.enter("events", keys.key(cast(Event, event)), json.dumps(event).encode())
 
     assert books.balanced()
     assert books.strangers == 1
