@@ -74,7 +74,10 @@ class Books:
             "held_back_by_consent": {name: one["held_back"] for name, one in by_destination.items()},
             "destinations": {
                 name: {
-                    **{state: one[state] for state in ("delivered", "rejected", "held_back", "skipped", "filtered", "parked")},
+                    **{
+                        state: one[state]
+                        for state in ("delivered", "rejected", "held_back", "skipped", "filtered", "parked")
+                    },
                     "pending": self.pending(name),
                 }
                 for name, one in by_destination.items()
