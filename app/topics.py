@@ -17,6 +17,7 @@ from sinks._base import Limits
 
 HOUR = 3_600_000  # milliseconds, as Kafka's topic settings want them
 DAY = 24 * HOUR
+HEARD_OF = 5.0  # seconds until every broker knows every topic
 DELETIONS_KEPT = DAY  # in changelogs: state that is older than half of this may hold rows that were deleted since
 
 
@@ -145,8 +146,7 @@ async def apply(settings: Settings) -> list[str]:
     admin = await _with_admin(settings)
     try:
         wanted = plan(settings)
-        described = await admin.describe_topics([t.name for t in wanted] + [s.topic for s in settings.sources.values()])
-        have = {d["topic"]: len(d["partitions"]) for d in described if not d["error_code"]}
+        have = await _partitions(admin, settings, wanted)
         missing = [t for t in wanted if t.name not in have]
         mistakes = [
             f"topic {t.name} has {have[t.name]} partitions, the configuration says {t.partitions} (kafka.partitions); "
@@ -168,6 +168,23 @@ async def apply(settings: Settings) -> list[str]:
         return [t.name for t in missing]
     finally:
         await admin.close()
+
+
+async def _partitions(admin: Any, settings: Settings, wanted: list[Topic]) -> dict[str, int]:
+    """Of those topics of ours and of the sources that there are.
+
+    A broker that has just started may not know its topics yet, nor any broker one that another has just created. So what
+    somebody else has to create is missing only when it is still missing after a while.
+    """
+    sources, ours = [source.topic for source in settings.sources.values()], [t.name for t in wanted]
+    needed = sources if settings.kafka.create_topics else sources + ours
+    until = asyncio.get_running_loop().time() + HEARD_OF
+    while True:
+        described = await admin.describe_topics(ours + sources)
+        have = {d["topic"]: len(d["partitions"]) for d in described if not d["error_code"]}
+        if have.keys() >= set(needed) or asyncio.get_running_loop().time() > until:
+            return have
+        await asyncio.sleep(0.2)
 
 
 def config(topic: Topic, replication: int) -> dict[str, str]:

@@ -221,11 +221,16 @@ async def test_a_second_worker_joins_and_nothing_is_lost(bench):
     await until(begun)
     bench.start(2, "slow", "0.4")
 
-    await finished(bench, len(VALUES), 0)
-    await finished(bench, len(VALUES), 1)
+    async def ready() -> bool:
+        return "READY" in bench.log(2)
 
-    assert "READY" in bench.log(2)
-    assert set(await bench.out()) == {*VALUES, *(b"w" + value for value in VALUES)}
+    await until(ready)
+    await bench.fill([b"x" + value for value in VALUES], 0)  # the first may have done all by now
+    await bench.fill([b"y" + value for value in VALUES], 1)
+    await finished(bench, 2 * len(VALUES), 0)
+    await finished(bench, 2 * len(VALUES), 1)
+
+    assert set(await bench.out()) == {prefix + value for value in VALUES for prefix in (b"", b"w", b"x", b"y")}
 
 
 async def test_state_comes_back_from_the_changelog_when_the_folder_is_gone(bench):
