@@ -1,6 +1,7 @@
 """Rows to one partition, in order, each call ends when all replicas have them."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,6 +18,10 @@ class RowTooLarge(ValueError):
 
 
 class Producer(stock.Producer):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._turns: dict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
+        super().__init__(*args, **kwargs)
+
     def _settings_extra(self) -> dict[str, Any]:
         # Faust switches idempotence on for transactions only; without it a retry can repeat or reorder rows
         return {"acks": "all", "enable_idempotence": True}
@@ -35,7 +40,10 @@ class Producer(stock.Producer):
         async def ship(full: Any) -> None:
             count = full.record_count()
             full.close()
-            waiting.append((await producer.send_batch(full, topic, partition=partition), count))
+            # One at a time: aiokafka takes its time-out from all that wait for the same partition, and takes the whole wait
+            # off again each time that another was faster. Eight of them gave up after an outage of 13 s, with 60 s to wait.
+            async with self._turns[topic, partition]:
+                waiting.append((await producer.send_batch(full, topic, partition=partition), count))
 
         try:
             for key, value, timestamp in rows:
