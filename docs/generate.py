@@ -237,7 +237,8 @@ make faults N=30 SEED=1     # appends to docs/reliability.jsonl, skips what that
 The control, `tests/faults/stock.py`, is de-duplication as Faust's tutorial has it. In the same harness it loses events; a test
 asserts that it does, since a harness that sees no loss there would prove nothing here.
 
-Not covered: runs of hours, several brokers, a disk that is full.
+Three brokers of which one ends for good, and disks that are full (of a broker, of a worker), are tests of their own:
+`tests/faults/test_brokers.py`, `tests/app/lossless/test_rows.py`. Not covered: runs of hours.
 
 ## Runs
 

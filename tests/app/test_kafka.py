@@ -132,6 +132,7 @@ async def test_a_second_broker_on_the_same_folder_is_refused_and_does_no_harm(ow
     assert await read(own.brokers, prefix) == [b"sale"]
 
 
+@pytest.mark.fault
 async def test_a_cluster_goes_on_without_one_of_its_brokers_and_takes_it_back(tmp_path, prefix):
     with Cluster(tmp_path) as cluster:
         await create(cluster.brokers, prefix, copies=3)

@@ -118,6 +118,7 @@ async def start_again(system: System) -> None:
     await ready_again(system)
 
 
+@pytest.mark.fault
 async def test_a_dead_fetch_loop_does_not_look_idle(patient):
     await breaks(patient, "fetch")
     said = await refuses(patient, "/readyz", "loop_dead")
@@ -136,6 +137,7 @@ async def test_a_clock_that_stands_is_told(patient):
     assert (await refuses(patient, "/livez", "loop_dead"))["loops"] == ["clock"]
 
 
+@pytest.mark.fault
 async def test_a_partition_that_stands_still_is_named_and_a_restart_goes_on_with_it(restarting):
     await breaks(restarting, "lane")
     event_id = f"lane-{secrets.token_hex(4)}"
@@ -191,6 +193,7 @@ async def test_an_idle_worker_is_ready_also_behind_the_marker_of_a_transaction(r
 
 
 @pytest.mark.parametrize("switches", [{"expired_token": True}, {"status_500": 1.0}], ids=str)
+@pytest.mark.fault
 async def test_a_platform_that_does_not_take_anything_leaves_the_worker_ready(restarting, switches):
     await restarting.faults("meta", **switches)
     topic = topics.names(restarting.demo.config).to("meta")

@@ -77,6 +77,7 @@ async def _absent(admin: Any, names: list[str]) -> bool:
     return False
 
 
+@pytest.mark.fault
 async def test_nothing_is_sent_twice_whatever_is_read_again(system: System) -> None:
     orders = [f"A-{n}" for n in range(8)]
     for order in orders:

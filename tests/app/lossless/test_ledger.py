@@ -144,6 +144,7 @@ async def test_a_crash_between_output_and_state_repeats_the_output_and_swallows_
     assert out[b"v033"] == 2
 
 
+@pytest.mark.fault
 async def test_sigterm_commits_what_is_finished_and_leaves_the_rest_to_the_next(bench):
     await bench.fill(VALUES)
     worker = bench.start(1, "slow", "0.5")
@@ -166,6 +167,7 @@ async def test_sigterm_commits_what_is_finished_and_leaves_the_rest_to_the_next(
     assert set(await bench.out()) == set(VALUES)
 
 
+@pytest.mark.fault
 async def test_a_stuck_batch_does_not_keep_a_worker_from_stopping(bench):
     await bench.fill(VALUES[:5])
     worker = bench.start(1, "slow", "600")
@@ -182,6 +184,7 @@ async def test_a_stuck_batch_does_not_keep_a_worker_from_stopping(bench):
 
 @pytest.mark.fault
 @pytest.mark.timeout(240)
+@pytest.mark.fault
 async def test_a_worker_that_slept_through_its_session_writes_nothing_after_it_wakes(bench):
     first = bench.start(1, "slow", "0.3")
     await bench.fill(VALUES, 0)
@@ -233,6 +236,7 @@ async def test_a_second_worker_joins_and_nothing_is_lost(bench):
     assert set(await bench.out()) == {prefix + value for value in VALUES for prefix in (b"", b"w", b"x", b"y")}
 
 
+@pytest.mark.fault
 async def test_state_comes_back_from_the_changelog_when_the_folder_is_gone(bench):
     await bench.fill(VALUES[:20])
     worker = bench.start(1)

@@ -98,6 +98,7 @@ def counts(values, times=1):
 # -- rows of strangers
 
 
+@pytest.mark.fault
 async def test_a_strange_row_is_overwritten_with_the_owners_next_write(bench, nobody_looks):
     worker = bench.start(1)
     await bench.fill(VALUES[:20])
@@ -114,6 +115,7 @@ async def test_a_strange_row_is_overwritten_with_the_owners_next_write(bench, no
     assert stored(bench, 1) == (last - 1, counts(VALUES[:30]))
 
 
+@pytest.mark.fault
 async def test_an_idle_owner_overwrites_a_strange_row_soon(bench, monkeypatch):
     monkeypatch.setenv("LOOK_EVERY", "0.5")
     bench.start(1)
@@ -133,6 +135,7 @@ async def test_an_idle_owner_overwrites_a_strange_row_soon(bench, monkeypatch):
     assert bench.log(1).count(SAID) == 1
 
 
+@pytest.mark.fault
 async def test_who_gives_a_partition_up_overwrites_strange_rows_before(bench, nobody_looks):
     bench.start(1)
     await bench.fill(VALUES[:20])
@@ -149,6 +152,7 @@ async def test_who_gives_a_partition_up_overwrites_strange_rows_before(bench, no
     assert await told(bench) == counts(VALUES[:20], 2)
 
 
+@pytest.mark.fault
 async def test_who_stops_overwrites_strange_rows_before(bench, nobody_looks):
     worker = bench.start(1)
     await bench.fill(VALUES[:20])
@@ -160,6 +164,7 @@ async def test_who_stops_overwrites_strange_rows_before(bench, nobody_looks):
     assert await told(bench) == counts(VALUES[:20])
 
 
+@pytest.mark.fault
 async def test_strange_rows_in_between_all_the_time(bench, monkeypatch):
     monkeypatch.setenv("LOOK_EVERY", "0.3")
     worker = bench.start(1)
@@ -185,6 +190,7 @@ async def test_strange_rows_in_between_all_the_time(bench, monkeypatch):
     assert bench.log(1).count(SAID) > 1
 
 
+@pytest.mark.fault
 async def test_an_owner_that_never_learns_where_its_rows_are(bench, nobody_looks):
     worker = bench.start(1, "unsure")
     await bench.fill(VALUES[:30])
@@ -203,6 +209,7 @@ async def test_an_owner_that_never_learns_where_its_rows_are(bench, nobody_looks
 
 
 @pytest.mark.parametrize("every", [NEVER, "0.5"])
+@pytest.mark.fault
 async def test_a_worker_that_wakes_in_the_middle_of_a_write_changes_nothing(bench, monkeypatch, every):
     monkeypatch.setenv("LOOK_EVERY", every)
     await bench.fill(VALUES)
@@ -379,6 +386,7 @@ def test_a_database_in_use_elsewhere_is_left_alone(local):
     assert len(local.all()) == 3000
 
 
+@pytest.mark.fault
 async def test_damage_noticed_at_work_ends_the_worker_and_the_next_builds_anew(bench):
     await bench.fill(VALUES)
     for times in (1, 2):  # the second opening writes the log of the first to a file
@@ -423,6 +431,7 @@ async def renew(bench):
     await until(created)
 
 
+@pytest.mark.fault
 async def test_a_changelog_that_ends_before_the_local_offset(bench):
     await filled(bench)
     await renew(bench)
@@ -436,6 +445,7 @@ async def test_a_changelog_that_ends_before_the_local_offset(bench):
     assert await told(bench) == counts(VALUES) | {VALUES[0]: b"8"}
 
 
+@pytest.mark.fault
 async def test_another_changelog_that_has_grown_beyond_the_local_offset(bench):
     await filled(bench)
     await renew(bench)
@@ -451,6 +461,7 @@ async def test_another_changelog_that_has_grown_beyond_the_local_offset(bench):
     assert await told(bench) == {VALUES[n]: b"%d" % (111 + n) for n in range(10)} | counts(VALUES[10:20])
 
 
+@pytest.mark.fault
 async def test_a_changelog_that_begins_after_the_local_offset(bench):
     await filled(bench)
     await strange(bench, [(VALUES[n % 10], b"%d" % n) for n in range(50)])
@@ -465,6 +476,7 @@ async def test_a_changelog_that_begins_after_the_local_offset(bench):
     assert await told(bench) == counts(VALUES[:5] + VALUES[10:20]) | {VALUES[n]: b"%d" % (41 + n) for n in range(5, 10)}
 
 
+@pytest.mark.fault
 async def test_an_emptied_changelog_is_no_reason_to_throw_state_away(bench):
     await filled(bench)
     await bench.admin.delete_records({changelog(bench): RecordsToDelete(100)})
@@ -478,6 +490,7 @@ async def test_an_emptied_changelog_is_no_reason_to_throw_state_away(bench):
     assert await told(bench) == counts(VALUES, 2)
 
 
+@pytest.mark.fault
 async def test_a_worker_with_nothing_begins_with_an_emptied_changelog(bench):
     await filled(bench)
     await bench.admin.delete_records({changelog(bench): RecordsToDelete(100)})
@@ -490,6 +503,7 @@ async def test_a_worker_with_nothing_begins_with_an_emptied_changelog(bench):
     assert await told(bench) == counts(VALUES)
 
 
+@pytest.mark.fault
 async def test_state_older_than_deletions_are_kept_is_used_only_if_the_changelog_has_not_moved(bench, monkeypatch):
     await filled(bench)
     monkeypatch.setenv("DELETIONS_KEPT", "2")
@@ -511,6 +525,7 @@ async def test_state_older_than_deletions_are_kept_is_used_only_if_the_changelog
     assert await told(bench) == counts(VALUES, 3) | counts(VALUES[:1])
 
 
+@pytest.mark.fault
 async def test_state_that_is_younger_is_kept(bench, monkeypatch):
     monkeypatch.setenv("LOOK_EVERY", "0.5")
     monkeypatch.setenv("DELETIONS_KEPT", "30")
@@ -525,6 +540,7 @@ async def test_state_that_is_younger_is_kept(bench, monkeypatch):
     assert await told(bench) == counts(VALUES, 2) | counts(VALUES[:1])
 
 
+@pytest.mark.fault
 async def test_a_worker_that_works_stays_in_step(bench, monkeypatch):
     monkeypatch.setenv("LOOK_EVERY", "0.5")
     bench.start(1)
@@ -573,6 +589,7 @@ def test_the_place_of_a_sweep_is_forgotten_with_the_partition(local):
     assert not local.store.cursors
 
 
+@pytest.mark.fault
 async def test_expired_rows_go_from_store_and_changelog_and_stay_away(bench):
     worker = bench.start(1, "forget", "v00")
     await bench.fill(VALUES)
@@ -632,6 +649,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.mark.fault
 async def test_a_full_disk_ends_the_worker_and_nothing_is_lost_or_doubled(bench, small_disk):
     small, large = VALUES[:50], [random.randbytes(200_000) for _ in range(60)]
     worker = bench.start(1, "once")

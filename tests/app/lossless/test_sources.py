@@ -73,6 +73,7 @@ async def log(broker, topic):
 # -- transactions
 
 
+@pytest.mark.fault
 async def test_committed_records_arrive_once_aborted_ones_never_and_commits_reach_the_end(bench):
     await bench.fill([b"plain-1"])
     await transaction(bench, VALUES[:30], commit=True)
@@ -88,6 +89,7 @@ async def test_committed_records_arrive_once_aborted_ones_never_and_commits_reac
     assert AGAIN not in bench.log(1)
 
 
+@pytest.mark.fault
 async def test_an_open_transaction_is_waited_for_and_nothing_behind_it_is_taken_before(bench):
     bench.start(1)
     await bench.fill([b"before"])
@@ -108,6 +110,7 @@ async def test_an_open_transaction_is_waited_for_and_nothing_behind_it_is_taken_
     assert AGAIN not in bench.log(1)
 
 
+@pytest.mark.fault
 async def test_a_worker_killed_among_transactions_loses_nothing_and_takes_nothing_that_was_aborted(bench):
     for n in range(0, 100, 10):
         await transaction(bench, VALUES[n : n + 10], commit=True)
@@ -122,6 +125,7 @@ async def test_a_worker_killed_among_transactions_loses_nothing_and_takes_nothin
     assert {value for value, times in out.items() if times > 1} <= set(VALUES[:60])  # not what came after the crash
 
 
+@pytest.mark.fault
 async def test_a_changelog_that_ends_in_transaction_markers_is_recovered_to_its_end(bench):
     """Not by us: but whoever copies clusters may leave such things behind."""
     await bench.fill(VALUES[:20])
@@ -141,6 +145,7 @@ async def test_a_changelog_that_ends_in_transaction_markers_is_recovered_to_its_
 # -- fetches that get lost
 
 
+@pytest.mark.fault
 async def test_records_that_were_fetched_and_dropped_are_fetched_again(bench):
     await transaction(bench, VALUES[:50], commit=True)
     await transaction(bench, [b"aborted"] * 10, commit=False)
@@ -153,6 +158,7 @@ async def test_records_that_were_fetched_and_dropped_are_fetched_again(bench):
     assert AGAIN in bench.log(1)
 
 
+@pytest.mark.fault
 async def test_changelog_rows_that_were_fetched_and_dropped_are_fetched_again(bench):
     await bench.fill(VALUES)
     worker = bench.start(1)
@@ -171,6 +177,7 @@ async def test_changelog_rows_that_were_fetched_and_dropped_are_fetched_again(be
 # -- offsets that are gone
 
 
+@pytest.mark.fault
 async def test_what_was_deleted_unread_is_told_and_commits_reach_the_end_though_nothing_follows(bench):
     await bench.fill(VALUES[:20])
     worker = bench.start(1)
@@ -190,6 +197,7 @@ async def test_what_was_deleted_unread_is_told_and_commits_reach_the_end_though_
     assert (await bench.out())[b"next"] == 1
 
 
+@pytest.mark.fault
 async def test_a_topic_shorter_than_what_was_committed_is_a_new_one_and_read_from_its_start(bench):
     await bench.fill(VALUES)
     tp = TopicPartition(f"{bench.prefix}.in", 0)
@@ -270,6 +278,7 @@ async def values_left(bench):
     return {value for _, _, value in await log(bench.broker, f"{bench.prefix}.in") if value is not None}
 
 
+@pytest.mark.fault
 async def test_a_compacted_topic_is_read_to_its_end_once_and_nothing_that_is_left_is_missed(eager, prefix, tmp_path):
     async with Bench(eager.brokers, prefix, tmp_path) as bench:
         await compacting(bench)
@@ -305,6 +314,7 @@ async def test_a_compacted_topic_is_read_to_its_end_once_and_nothing_that_is_lef
 # -- the whole system
 
 
+@pytest.mark.fault
 async def test_a_copy_in_a_transaction_committed_after_the_window_is_merged_not_split(kafka, tmp_path, monkeypatch):
     async with running(kafka, tmp_path / "system", monkeypatch) as system:
         assert isinstance(system.demo, Demo)
