@@ -17,12 +17,13 @@ import aiohttp
 import orjson
 import structlog
 
-from app import dead_letter, intake, keys, metrics, receipts, routing, shape, topics
+from app import dead_letter, intake, keys, metrics, receipts, shape, topics
 from app.errors import SettingsError
 from app.events import Event, Origin
 from app.lossless import Batch, Lost, Rows
+from app.prepare import Final, prepare, too_old
 from app.settings import Destination, Secret
-from sinks._base import Delivered, Halt, Outcome, Payload, Rejected, Request, Response, Retry, Sink, Skip
+from sinks._base import Delivered, Halt, Outcome, Payload, Rejected, Request, Response, Retry, Sink
 
 if TYPE_CHECKING:
     from app.main import Pipeline
@@ -49,15 +50,6 @@ class Job:
     @property
     def revision(self) -> int:
         return self.event.get("revision", 0)
-
-
-@dataclass(frozen=True)
-class Final:
-    """What became of an event, for good."""
-
-    outcome: str
-    reason: str = ""
-    detail: str = ""
 
 
 class Deliver:
@@ -118,24 +110,11 @@ class Deliver:
 
     def _prepare(self, job: Job) -> Final | None:
         """Judge the event again, and put it in the platform's words; or say why not."""
-        route = routing.route(job.event, self.settings, self.sink.purpose)
-        job.basis = route.basis
-        if route.state != "queued":
-            return Final(route.state, route.reason)
-        if self._too_old(job.event):
-            return Final("rejected", "too_old")
-        try:
-            encoded = self.sink.encode(job.event)
-        except Exception as exc:  # a mistake of the sink, for one event: it must not hold up the others
-            log.exception("sink.failed", destination=self.name, event_id=job.event["event_id"])
-            return Final("rejected", "sink_failed", type(exc).__name__)
-        if isinstance(encoded, Skip):
-            return Final("skipped", encoded.reason)
-        job.payload = encoded
+        job.basis, found = prepare(self.name, job.event, self.settings, self.sink, time.time())
+        if isinstance(found, Final):
+            return found
+        job.payload = found
         return None
-
-    def _too_old(self, event: Event) -> bool:
-        return time.time() - event["time"] / 1000 > self.sink.limits.age_limit(event["source"])
 
     def _chunks(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """Requests: jobs of one group, within the platform's limits of events and bytes."""
@@ -165,7 +144,7 @@ class Deliver:
                 pause = _backoff(tries)
                 for job, outcome in zip(waiting, outcomes, strict=True):
                     job.attempts += 1
-                    if isinstance(outcome, Retry | Halt) and not self._too_old(job.event):
+                    if isinstance(outcome, Retry | Halt) and not too_old(job.event, self.sink, time.time()):
                         again.append(job)
                         if isinstance(outcome, Retry):
                             pause = max(pause, outcome.after or 0.0)

@@ -134,6 +134,50 @@ def send(file: Path, config: Path | None, speed: float, suffix: str, as_json: bo
     sys.exit(1 if sent.failed else 0)
 
 
+@main.command()
+@click.argument("file", type=click.Path(exists=True, path_type=Path, allow_dash=True))
+@_config
+@click.option("--to", multiple=True, metavar="NAME", help="Only this destination; may be given again.")
+@click.option("--source", metavar="NAME", help="Read the file as this source of the configuration.")
+@click.option("--format", "format_name", help="Without --source: how the events are written; default capistream.")
+@click.option("--now", metavar="TIME", help="The moment of receipt, ISO 8601 with zone; default now.")
+@click.option("--id", "made_up", default="", help="The id of events that carry none; without it they are refused.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@_plainly
+def preview(
+    file: Path,
+    config: Path | None,
+    to: tuple[str, ...],
+    source: str | None,
+    format_name: str | None,
+    now: str | None,
+    made_up: str,
+    as_json: bool,
+) -> None:
+    """Print what would be sent for the events of FILE (- for standard input), or why nothing. Sends nothing.
+
+    FILE holds JSON, one document or one a line; copies of one conversion are merged. Secrets are masked, and not needed.
+    Exits 1 when an event was refused, which is told on stderr.
+    """
+    from app import preview as previewing
+    from app import settings
+
+    loaded = settings.load(config)
+    if unknown := [name for name in to if name not in loaded.destinations]:
+        raise CapistreamError(
+            f"--to: no destination is called {unknown[0]}; there are {', '.join(loaded.destinations)}"
+        )
+    moment = previewing.moment(now)
+    inlet = previewing.inlet(loaded, source, format_name)
+    text = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    copies, refused = previewing.read(text, inlet, moment, made_up)
+    for told in previewing.requests(previewing.conversions(copies, loaded, moment), loaded, moment, to):
+        click.echo(orjson.dumps(told).decode() if as_json else previewing.for_people(told))
+    for one in refused:
+        click.secho(str(one), err=True, fg="red")
+    sys.exit(1 if any(one.reason != "ignored" for one in refused) else 0)
+
+
 @main.group(name="config")
 def config_group() -> None:
     """Check the configuration, print its schema."""

@@ -88,6 +88,7 @@ class Inlet:
     time_zone: str | None = None
     backfill: bool = False
     keep: Mapping[str, Collection[str]] | None = None  # identifier -> hash rules to keep; None: all
+    made_up_id: str = ""  # for events that carry none; without it they are refused
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ class _Work:
         event["time"] = self._time(draft, event["source"])
         ids = self._ids(draft)
         commerce = self._commerce(draft)
-        event["event_id"] = _event_id(draft, event["event_name"], commerce)
+        event["event_id"] = _event_id(draft, event["event_name"], commerce, self.inlet.made_up_id)
         if "pairs" in draft:
             event["pairs"] = False
         parts = {
@@ -489,10 +490,12 @@ def _clean_id(value: str, place: str, most: int = 200) -> str:
     return value
 
 
-def _event_id(draft: Draft, event_name: str, commerce: Json) -> str:
+def _event_id(draft: Draft, event_name: str, commerce: Json, made_up: str) -> str:
     given = str(draft.get("event_id", ""))
-    if given.strip().lower() in NOT_AN_ID and event_name in ("purchase", "refund") and "transaction_id" in commerce:
-        return str(commerce["transaction_id"])
+    if given.strip().lower() in NOT_AN_ID:
+        if event_name in ("purchase", "refund") and "transaction_id" in commerce:
+            return str(commerce["transaction_id"])
+        given = made_up or given
     return _clean_id(given, "event_id")
 
 

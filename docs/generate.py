@@ -182,13 +182,14 @@ def metrics_page() -> str:
 def commands_page() -> str:
     text = _NOTE + "# Commands\n"
 
-    def add(command: click.Command, path: str) -> None:
+    def add(command: click.Command, name: str, parent: click.Context | None = None) -> None:
         nonlocal text
-        context = click.Context(command, info_name=path, max_content_width=100, terminal_width=100)
-        text += f"\n## {path}\n\n```\n{command.get_help(context)}\n```\n"
+        width, options = {"max_content_width": 100, "terminal_width": 100}, dict(command.context_settings)
+        context = click.Context(command, parent, name, **width, **options)
+        text += f"\n## {context.command_path}\n\n```\n{command.get_help(context)}\n```\n"
         if isinstance(command, click.Group):
-            for name, one in sorted(command.commands.items()):
-                add(one, f"{path} {name}")
+            for name_, one in sorted(command.commands.items()):
+                add(one, name_, context)
 
     add(cli.main, "capistream")
     return text

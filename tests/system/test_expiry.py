@@ -5,6 +5,7 @@ import os
 import signal
 import time
 
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from app import topics
@@ -32,6 +33,7 @@ async def rows(broker, topic, partitions):
     return {key for key, value in found.items() if value is not None}
 
 
+@pytest.mark.fault
 async def test_outcomes_older_than_any_event_that_could_ask_for_them_are_forgotten(system):
     config, broker = system.demo.config, system.addresses["broker"]
     topic, n = topics.names(config).changelog(topics.outcomes_table("meta")), config.kafka.partitions

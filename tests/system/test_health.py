@@ -151,6 +151,7 @@ async def test_a_partition_that_stands_still_is_named_and_a_restart_goes_on_with
     assert (await outcome(restarting, event_id))["state"] == "delivered"
 
 
+@pytest.mark.fault
 async def test_a_partition_that_stands_still_is_no_reason_to_be_killed(patient):
     await breaks(patient, "lane")
     assert (await patient.post(subscribed("lane-1"), key="secret_key"))[0] == 200
@@ -176,6 +177,7 @@ async def test_a_stuck_worker_that_is_told_to_restarts_itself(restarting, how, w
     assert why in line
 
 
+@pytest.mark.fault
 async def test_an_idle_worker_is_ready_also_behind_the_marker_of_a_transaction(restarting):
     producer = AIOKafkaProducer(bootstrap_servers=restarting.addresses["broker"], transactional_id=secrets.token_hex(8))
     await producer.start()

@@ -176,6 +176,7 @@ async def test_strange_rows_in_between_all_the_time(bench, monkeypatch):
         async with AIOKafkaProducer(bootstrap_servers=bench.broker, acks="all") as producer:
             while not over:
                 await producer.send_and_wait(changelog(bench).topic, b"999", key=random.choice(VALUES), partition=0)
+                await asyncio.sleep(0.02)  # else the worker does nothing but answer these
 
     disturbing = asyncio.create_task(disturb())
     await bench.fill(VALUES[1:])
