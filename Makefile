@@ -11,8 +11,8 @@ demo: setup
 	@$(BIN)/capistream demo $(ARGS)
 
 test: setup
-	@echo "Running the tests (about 4 minutes; the first run fetches Apache Kafka, 45 MB, once)"
-	@$(BIN)/python -m pytest $(ARGS)
+	@echo "Running the tests (about 5 minutes; the first run fetches Apache Kafka, 45 MB, once)"
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 	@echo "All passed. Next: make demo, or make lint before you commit."
 
 setup: $(VENV)/.done
@@ -32,12 +32,16 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: setup ## write the generated pages of docs/ anew
+docs: setup ## write the generated pages of docs/ and the Grafana board anew
 	$(BIN)/python docs/generate.py
+	$(BIN)/python deploy/grafana/board.py
 
-lock: setup ## resolve the dependencies anew
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras \
-		--no-header --no-annotate --upgrade pyproject.toml -o requirements.lock
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
+
+lock: setup ## resolve the dependencies anew; the image installs the second file: no extras, the same versions
+	$(LOCK) --all-extras --upgrade pyproject.toml -o requirements.lock
+	rm -f requirements.runtime.lock
+	$(LOCK) --constraint requirements.lock pyproject.toml -o requirements.runtime.lock
 
 N ?= 5
 SEED ?= 1

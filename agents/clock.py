@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import orjson
 import structlog
-from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
-from app import clock, metrics, topics
+from app import bus, clock, metrics, topics
 from app.errors import Unavailable
 from app.lossless import Lost, die
 
@@ -35,12 +34,8 @@ class Clock:
         """Read everybody's watermarks. Whoever misses some knows less, and closes later."""
         pipeline = self.pipeline
         while not pipeline.app.should_stop:
-            reader = AIOKafkaConsumer(
-                pipeline.names.clock,
-                bootstrap_servers=pipeline.settings.brokers,
-                group_id=None,
-                auto_offset_reset="latest",
-                fetch_max_wait_ms=100,
+            reader = bus.of(pipeline.settings).consumer(
+                pipeline.names.clock, group_id=None, auto_offset_reset="latest", fetch_max_wait_ms=100
             )
             try:
                 await reader.start()

@@ -4,13 +4,16 @@ What it decides is in app/dedup.py; this file reads and writes. It is the one wr
 """
 
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import orjson
 import structlog
 
-from app import clock, dedup, intake, metrics, receipts, routing
+from app import clock, dedup, erasure, intake, metrics, receipts, routing
 from app.dead_letter import DeadLetter
+from app.events import Event
 from app.intake import label
 from app.lossless import Batch
 from sinks import SINKS
@@ -22,6 +25,21 @@ log = structlog.get_logger()
 
 CLOCK_AT_LEAST = 10.0  # seconds between clock records of a partition without holds
 SWEEP = 500  # rows looked at with each clock record
+PAGE = {"held": 1000, "seen": 4000}  # the same while somebody is to be erased: all of a large table within minutes
+
+
+@dataclass
+class Pass:
+    """Of an erasure over the tables of one partition."""
+
+    held: bytes | None = b""  # where it goes on; None: it is through
+    seen: bytes | None = b""
+    erasures: int = 0  # that were known when it began
+    again: float = 0.0  # our monotonic clock
+
+    @property
+    def over(self) -> bool:
+        return self.held is None and self.seen is None
 
 
 class Dedup:
@@ -32,19 +50,19 @@ class Dedup:
             name for name, one in pipeline.settings.destinations.items() if SINKS[one.sink].takes_revisions
         )
         self._generation = -1
+        self._passes: dict[int, Pass] = {}
         self._heard: dict[int, float] = {}  # partition -> when it had a clock record last, by our monotonic clock
 
     def recovered(self, generation: int) -> None:
         """After recovery, before any batch of this generation: find the holds again. The clock starts unknown."""
-        settings, app = self.pipeline.settings, self.pipeline.app
+        settings, app, prints = self.pipeline.settings, self.pipeline.app, self.pipeline.people.prints
         self.partitions = {}
         for tp in app.consumer.sources():
             if tp.topic == self.pipeline.names.events:
-                partition = dedup.Partition(
-                    settings.rule, lambda event: routing.routes(event, settings), self._updating
-                )
+                partition = dedup.Partition(settings.rule, self._routes, self._updating, prints.of_copies, prints.keys)
                 partition.recover(self.pipeline.held.items(tp.partition))
                 self.partitions[tp.partition] = partition
+        self._passes = {}
         self._generation = generation
         held = {p: one.waiting for p, one in self.partitions.items() if one.waiting}
         log.info("dedup.recovered", generation=generation, partitions=sorted(self.partitions), held=held)
@@ -54,7 +72,13 @@ class Dedup:
         if self._generation != generation:
             return []
         silent = time.monotonic() - CLOCK_AT_LEAST
-        return [p for p, one in self.partitions.items() if one.waiting or self._heard.get(p, 0.0) < silent]
+        return [
+            p for p, one in self.partitions.items() if one.waiting or self._heard.get(p, 0.0) < silent or self._owes(p)
+        ]
+
+    def _routes(self, event: Event) -> Mapping[str, routing.Route]:
+        """Merging does not depend on who is forgotten; what goes out does, here and once more at deliver."""
+        return erasure.routes(routing.routes(event, self.pipeline.settings), self.pipeline.people.known.of(event))
 
     async def batch(self, batch: Batch) -> None:
         pipeline, p = self.pipeline, batch.tp.partition
@@ -68,7 +92,9 @@ class Dedup:
         if partition.now is not None and any(record.key is None for record in batch.records):
             self._heard[p] = time.monotonic()
             self._forget(p, partition, partition.now, result)
-        await pipeline.write(self._outputs(p, result), batch.generation)
+            self._erase(p, partition, result)
+        places = await pipeline.write(self._outputs(p, result), batch.generation)
+        dedup.note_places(result, places.get((pipeline.names.conversions, p), ()))
         # One after the other: were the hold deleted and the row not written, nobody would remember that it closed, and a
         # later copy would make a second conversion of fewer copies.
         await pipeline.seen.write(p, result.seen, batch.generation)
@@ -94,15 +120,53 @@ class Dedup:
 
     def _forget(self, p: int, partition: dedup.Partition, now: int, result: dedup.Result) -> None:
         """A few rows with each clock record, so that the whole table is gone over in hours and no batch is held up."""
-        gone = self.pipeline.seen.sweep(p, SWEEP, dedup.forgotten(partition.rule, now))
+        keep = self.pipeline.settings.view.journey_retention * 1000
+        gone = self.pipeline.seen.sweep(p, SWEEP, dedup.forgotten(partition.rule, now, keep))
         result.seen.update((key, None) for key in gone if key not in result.seen)
+
+    # -- erasure
+
+    def _owes(self, p: int) -> bool:
+        """Is there to be a look at its rows for people who are erased? After each entry, and each hour for late copies."""
+        known = self.pipeline.people.known
+        if not known.erasures:
+            return False
+        one = self._passes.setdefault(p, Pass(erasures=known.erasures))
+        if one.over and (one.erasures < known.erasures or time.monotonic() > one.again):
+            one = self._passes[p] = Pass(erasures=known.erasures)
+        return not one.over
+
+    def _erase(self, p: int, partition: dedup.Partition, result: dedup.Result) -> None:
+        """Some more rows of the pass; what comes of it joins what the batch writes. Nothing awaits before that."""
+        if not self._owes(p):
+            return
+        one, known, pipeline = self._passes[p], self.pipeline.people.known, self.pipeline
+        wanted: list[bytes] = []
+        if one.held is not None:
+            rows, one.held = pipeline.held.page(p, one.held, PAGE["held"])
+            wanted += [key for key, row in rows if key in partition.open and _has_copy_of(known, row)]
+        if one.seen is not None:
+            rows, one.seen = pipeline.seen.page(p, one.seen, PAGE["seen"])
+            wanted += [key for key, row in rows if known.erases_row(key, row)]
+        more = partition.erase(
+            list(dict.fromkeys(wanted)),
+            known.erases,
+            lambda keys: _newest(keys, result.seen, pipeline.seen.get(p, keys)),
+            lambda keys: _newest(keys, result.held, pipeline.held.get(p, keys)),
+        )
+        result.closed += more.closed
+        result.seen |= more.seen
+        result.held |= more.held
+        if one.over:
+            one.again = time.monotonic() + erasure.pace(pipeline.settings).passes
+            log.info("dedup.erased", partition=p, erasures=one.erasures)
 
     def _outputs(self, p: int, result: dedup.Result) -> intake.Rows:
         rows, names, now = intake.new_rows(), self.pipeline.names, int(time.time() * 1000)
         for offset in result.unreadable:
             letter = DeadLetter("dedup", "not_an_event", {"topic": names.events, "partition": p, "offset": offset})
             intake.refuse(rows, letter, names, self.pipeline.partitions)
-        for closed in result.closed:
+        for closed in map(self._told, result.closed):
             rows[names.conversions, p].append((closed.key, orjson.dumps(closed.record()), now))
             for name, route in closed.routes.items():
                 if route.state == "queued":
@@ -122,6 +186,11 @@ class Dedup:
                     )
         return rows
 
+    def _told(self, closed: dedup.Closed) -> dedup.Closed:
+        """As others may see it."""
+        erased = closed.how == "erased" or self.pipeline.people.known.erases(closed.event)
+        return erasure.bare(closed) if erased else closed
+
     def _count(self, p: int, result: dedup.Result) -> None:
         metrics.HELD.labels(str(p)).set(self.partitions[p].waiting)
         for closed in result.closed:
@@ -133,3 +202,14 @@ class Dedup:
             metrics.FLAGGED.labels(label(event_name), flag).inc()
         for event_name, kind in result.duplicates:
             metrics.DUPLICATES.labels(label(event_name), kind).inc()
+
+
+def _has_copy_of(known: erasure.Forgotten, row: bytes) -> bool:
+    """Holds that a merge will end soon are left to it."""
+    hold = orjson.loads(row)
+    return "k" in hold and any(map(known.erases, hold["x"]))
+
+
+def _newest(keys: Sequence[bytes], written: dedup.Rows, stored: Sequence[bytes | None]) -> list[bytes | None]:
+    """Rows as they are with what is about to be written."""
+    return [written.get(key, row) for key, row in zip(keys, stored, strict=True)]

@@ -1,256 +1,660 @@
 """capistream.to.<destination> -> the platform: the one place that sends, the same way for every sink.
 
 One `Deliver` per destination, each with its own topic and agent, so that a slow or dead platform delays only itself. An event
-leaves this stage with exactly one final outcome (delivered, rejected, skipped, held back), which is written to the table
-`outcomes.<destination>` before the offset may be committed; what has a final outcome is never sent again.
+leaves this stage with exactly one final outcome under each name that the platform has for it (delivered, accepted, rejected,
+skipped, held back, erased, shadowed), which is written to the table `outcomes.<destination>` before its offset may be committed;
+what has a final outcome is never sent again. What is sent next, when, and what an answer means is decided in app/delivery.py, what
+is too wrong to be sent in app/guard.py, of whom nothing may be sent any more in app/erasure.py.
+
+    batch     records of the topic become jobs; the offset of a batch waits for all of its jobs, the next batch does not
+    run       takes requests out of the queue for as long as the worker runs
+    _request  one request: send, understand, record
+
+Its rows are those of app/outcome_rows.py.
 """
 
 import asyncio
+import contextlib
+import heapq
 import math
-import random
-import time
-from collections.abc import Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import orjson
 import structlog
 
-from app import dead_letter, intake, keys, metrics, receipts, shape, topics
-from app.errors import SettingsError
-from app.events import Event, Origin
-from app.lossless import Batch, Lost, Rows
-from app.prepare import Final, prepare, too_old
-from app.settings import Destination, Secret
-from sinks._base import Delivered, Halt, Outcome, Payload, Rejected, Request, Response, Retry, Sink
+from app import alerts, dead_letter, erasure, intake, keys, metrics, outcome_rows, receipts, shape, topics, trace
+from app.checks import Checks
+from app.control import Order
+from app.delivery import Clock, Job, Parked, Policy, Queue, Queued, Settled
+from app.destination import Destination
+from app.errors import CapistreamError
+from app.events import Event, Json, Origin
+from app.guard import Guard
+from app.lossless import Batch, Lost, Rows, die
+from app.outcome_rows import ASKED, HOURS, NAME, NUDGE, PARKED, UNCLEAR
+from app.prepare import NO_NAME, Final, Prepared, prepare
+from app.sending import Sender
+from app.trace import Exchange
+from sinks._base import Accepted, Delivered, Halt, Payload, Request, Retry, Sink
 
 if TYPE_CHECKING:
     from app.main import Pipeline
 
 log = structlog.get_logger()
 
+LONGEST_ASK = 86_400.0  # seconds between two questions what became of it
+ASK_FOR = 7 * 86_400.0  # seconds after which nobody asks any more
+ASK_AT_ONCE = 4  # questions under way
 SWEEP = 500  # outcomes looked at, once a second and partition at most, whether they may be forgotten
-BACKOFF = (0.5, 60.0)  # seconds: first and longest pause between attempts, each drawn at random from 0 up (full jitter)
-PROBE = 15.0  # seconds between looks whether a halted destination works again
-LONGEST_ANSWER = 64 * 1024  # bytes that are read of an answer
+LOOK = 5.0  # seconds between two looks how it does
+LATE = 0.5  # part of its maximum age that an event may have waited away
+LATE_FOR = 60.0  # seconds for which that is so until somebody is told: a backfill may bring such events
+REFUSED_FOR = 60.0  # seconds for which its topic takes nothing until somebody is told
+DOUBTS = 200  # parked events that are looked at in one turn, whether they are of somebody who is forgotten
+TURN = 1.0  # seconds after which the loop turns, whatever happens
+MOST_TRACES = 5  # that the outcome of an event names
+
+Notes = dict[Job, bytes]  # job -> its row in the topic of traces
+Tables = defaultdict[int, dict[bytes, bytes | None]]  # partition -> rows by key; None deletes
 
 
-@dataclass
-class Job:
-    """One event on its way to the platform."""
+@dataclass(frozen=True)
+class Entry:
+    """A record of the destination's topic."""
 
     key: bytes
     offset: int
     event: Event
-    basis: str
-    payload: Payload
-    attempts: int = 0
+    replay: int = 0
+    at: int = 0  # when it was written, in Unix milliseconds by the broker's clock
 
-    @property
-    def revision(self) -> int:
-        return self.event.get("revision", 0)
+
+@dataclass(frozen=True, slots=True)
+class Resting:
+    """A parked event, as far as it is kept in memory."""
+
+    partition: int
+    time: float  # Unix time of the event
+    age_limit: float  # seconds
+    revision: int  # of the event in its row
+
+
+@dataclass
+class Refused:
+    """The destination's topic takes nothing."""
+
+    since: float  # steady time
+    told: bool = False
+
+
+class Overtaken(Lost):
+    """Somebody was forgotten while a request of theirs was being made."""
+
+
+class Open:
+    """A batch whose jobs are under way."""
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.left = 0
 
 
 class Deliver:
     def __init__(self, pipeline: "Pipeline", name: str, settings: Destination, sink: Sink, outcomes: Rows) -> None:
         self.pipeline, self.name, self.settings, self.sink, self.outcomes = pipeline, name, settings, sink, outcomes
         self.topic = pipeline.names.to(name)
-        self.halted = ""  # why, while it is
-        self.answers = 0  # to requests of this worker, a time-out being one, too
+        self.clock = Clock()
+        self.queue = Queue(
+            Policy(sink.limits, settings.concurrency, self._rate(1.0), settings.linger, settings.on_ambiguous),
+            self.clock,
+        )
+        self.sender = Sender(name, settings, sink, pipeline.tokens, pipeline.http, self.clock)
+        self.checks = Checks(name, sink.check_share, self.clock)
+        self.guard = Guard(settings.guard)
+        self.turned = 0  # turns of the loop
+        self._looked = -math.inf  # steady time
+        self._generation = -1
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._jobs: dict[bytes, Job] = {}  # by key of the outcome row: those in the queue or in flight
+        self._behind: dict[bytes, list[Job]] = {}  # later ones of the same key wait for what becomes of the first
+        self._open: dict[Job, Open] = {}
+        self._waiting: Counter[int] = Counter()  # partition -> jobs that its offsets wait for
+        self._parked: dict[bytes, Resting] = {}  # by key of the outcome row
+        self._unclear: dict[bytes, float] = {}  # key of the outcome row -> Unix time of the first attempt
+        self._asked: dict[bytes, int] = {}  # key of the row -> partition
+        self._asking = 0  # questions under way
+        self._doubted: list[bytes] = []  # keys of parked events: is one of somebody who is forgotten by now?
+        self._due: list[tuple[float, bytes]] = []  # a heap of the keys of both, by Unix time
         self._swept: dict[int, float] = {}  # partition -> Unix milliseconds of its last sweep
-        self._sending: set[int] = set()  # partitions whose batch is at the platform, or waits for it
-        self._pausing = 0  # requests between two attempts
-        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._last_told: tuple[str, str] = ("ok", "")
+        self._late_since = math.inf  # steady time since when an event is near its end; -inf: told
+        self._refused: Refused | None = None  # while its topic takes nothing
+
+    # -- for pages and health
+
+    @property
+    def halted(self) -> str:
+        """Why it is, while it is; a pause is one, too."""
+        return self.queue.paused or self.queue.halted
+
+    def waits(self, key: bytes) -> Json | None:
+        """What is under way under this key of an outcome row; times are Unix ones."""
+        if (job := self._jobs.get(key)) is None:
+            return None
+        due = self.queue.due(job)
+        said: Json = {"attempts": job.attempts, "traces": list(job.traces), "under_way": due is None}
+        return said | ({} if due is None else {"next": due})
 
     def held(self, partition: int) -> bool:
         """Does it stand still on purpose, by a halt or between attempts? Then that is nothing to restart for."""
-        return partition in self._sending and bool(self.halted or self._pausing)
+        return bool(self._waiting[partition]) and self.queue.rests
 
     def steps(self, partition: int) -> int:
         """Changes while a slow platform works off a batch whose offset does not move yet."""
-        return self.answers if partition in self._sending else 0
+        return self.sender.answers if self._waiting[partition] else 0
 
-    async def batch(self, batch: Batch) -> None:
-        p = batch.tp.partition
-        await self.pipeline.app.consumer.own(batch.generation)
-        first: dict[bytes, Job] = {}
+    @property
+    def parked(self) -> int:
+        return len(self._parked)
+
+    @property
+    def oldest_parked(self) -> float:
+        """Seconds since the oldest parked event happened; 0: there is none."""
+        return max((self.clock.unix() - one.time for one in self._parked.values()), default=0.0)
+
+    @property
+    def without_topic(self) -> bool:
+        """Does its topic take nothing, so that its events go by the table?"""
+        return self._refused is not None
+
+    # -- partitions come and go
+
+    def recovered(self, generation: int) -> None:
+        """After recovery, before any batch of this generation: nothing is under way, and parked events are found again."""
+        self.queue.forget()
+        self._jobs, self._behind, self._open = {}, {}, {}
+        self._waiting.clear()
+        self._parked, self._unclear, self._asked, self._due, self._doubted = {}, {}, {}, [], []
+        # not those of its own topic: that may be gone
+        sources, events = self.pipeline.app.consumer.sources(), self.pipeline.names.events
+        mine = [tp.partition for tp in sources if tp.topic == events]
+        for p in mine:
+            for key, value in self.outcomes.items(p, PARKED):
+                said = orjson.loads(value)
+                self._remember(p, key.removeprefix(PARKED), said["event"], said["until"])
+            for key, value in self.outcomes.items(p, UNCLEAR):
+                self._unclear[key.removeprefix(UNCLEAR)] = outcome_rows.unclear_since(value)
+            for key, value in self.outcomes.items(p, ASKED):
+                self._ask_at(p, key, orjson.loads(value)["until"])
+        if self.guard.compares:
+            self.guard.recall({p: [(k.removeprefix(HOURS), v) for k, v in self.outcomes.items(p, HOURS)] for p in mine})
+        self.queue.pace(self._rate(len(mine) / self.pipeline.partitions))
+        metrics.MAX_AGE.labels(self.name).set(self.sink.limits.max_age)
+        if sunset := self.sink.limits.sunset:
+            metrics.SUNSET.labels(self.name).set(datetime.combine(sunset, datetime.min.time(), UTC).timestamp())
+        self._generation = generation
+        if self.pipeline.people.heard.is_set():
+            self._doubted = list(self._parked)
+        self._changed.set()
+
+    async def quiesce(self) -> None:
+        """Wait for requests that are under way, and for their records. Nothing new begins while partitions are given up."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await asyncio.sleep(0)  # what waited for them is finished in the loop's next turn
+
+    def _rate(self, share: float) -> float | None:
+        """Requests a second of this worker."""
+        rate = self.settings.rate or self.sink.limits.rate
+        return rate * share if rate and share else None
+
+    def obey(self, order: Order) -> None:
+        """Somebody, or a guard, wants it to pause or to go on."""
+        if order.paused:
+            self.queue.pause(order.reason or "paused")
+        else:
+            if order.guard:
+                self.guard.let(order.guard, self._looked_at(order))
+            self.queue.resume(accept=order.accept)
+            self._judge(self.queue)  # what came in meanwhile, too
+        self._told()
+        self._changed.set()
+
+    def _looked_at(self, order: Order) -> int:
+        """Up to when what came in is let through. All that waits here when the order comes, whatever the clocks say."""
+        if not self.pipeline.control.heard.is_set():
+            return order.at  # an old order: what came in after it nobody has looked at
+        return max([self._now(), *(job.arrived for job in self.queue)])
+
+    # -- what comes in
+
+    async def batch(self, batch: Batch) -> asyncio.Future[None] | None:
+        """Returns what the offsets of this batch wait for, if there is anything."""
+        p, generation = batch.tp.partition, batch.generation
+        await self.pipeline.app.consumer.own(generation)
+        newest: dict[bytes, Entry] = {}
         strangers = intake.new_rows()
         for record in batch.records:
-            job = _job(record)
-            if job is None:
+            if record.key == NUDGE and record.value is None:
+                continue
+            entry = _entry(record.key, record.value, record.offset, record.timestamp)
+            if entry is None:
                 origin = Origin(topic=self.topic, partition=p, offset=record.offset)
                 letter = dead_letter.DeadLetter("deliver", "not_an_event", origin, destination=self.name)
                 intake.refuse(strangers, letter, self.pipeline.names, self.pipeline.partitions)
-            elif job.key not in first or job.revision > first[job.key].revision:
-                first[job.key] = job
-        await self.pipeline.write(strangers, batch.generation)
-        known = self.outcomes.get(p, list(first))
+            elif entry.key not in newest or _order(entry) > _order(newest[entry.key]):
+                newest[entry.key] = entry
+        await self.pipeline.write(strangers, generation)
+        jobs, finals = self._jobs_of(p, newest.values())
+        await self._record(finals, generation)
+        await self._forget(p, generation)
+        if generation != self._generation:
+            raise Lost("other partitions by now")
+        opened = Open()
+        fresh: list[Job] = []
+        replaced: list[Job] = []
+        # Nothing awaits from here to the judgement: one with the same key may have been settled meanwhile, and nothing is sent
+        # before it.
+        for job, row in zip(jobs, self.outcomes.get(p, [job.key for job in jobs]), strict=True):
+            if outcome_rows.settles(row, job):
+                continue
+            fresh.append(job)
+            if job.key in self._parked:
+                replaced += [job] if job.revision else []  # the parked one goes out with what this one says
+            else:
+                opened.left += 1
+                self._open[job] = opened
+                self._waiting[p] += 1
+                self._enter(job)
+        self._judge(fresh)
+        await self._replace(replaced, generation)
+        self._changed.set()
+        return opened.done if opened.left else None
+
+    async def take_over(self, p: int, rows: Iterable[intake.Row], reason: str, generation: int) -> None:
+        """Events that their topic did not take are parked, and so go out without it. Raises Lost."""
+        entries = [entry for key, value, at in rows if (entry := _entry(key, value, -1, at))]
+        jobs, finals = self._jobs_of(p, entries)
+        await self._record(finals, generation)
+        self._judge(jobs)
+        known = [job for job in jobs if job.key in self._parked]
+        await self._replace([job for job in known if job.revision], generation)
+        await self._park([(job, Parked(self.clock.unix(), reason)) for job in jobs if job not in known], generation)
+        metrics.BYPASSED.labels(self.name).inc(len(entries))
+        self._changed.set()
+
+    def topic_refuses(self, reason: str) -> None:
+        """Its own topic takes no events; an empty reason: it does. Somebody is told when that lasts, as brokers restart."""
+        refused, now = self._refused, self.clock.steady()
+        if not reason:
+            self._refused = None
+            if refused and refused.told:
+                log.warning("destination.topic_again", destination=self.name)
+                self.pipeline.aside(alerts.tell(self.pipeline, self.name, "with its topic again", ""))
+        elif refused is None:
+            self._refused = Refused(now)
+            log.warning("destination.topic_refuses", destination=self.name, reason=reason)
+        elif not refused.told and now - refused.since > REFUSED_FOR:
+            refused.told = True
+            log.error("destination.without_topic", destination=self.name, reason=reason)
+            self.pipeline.aside(alerts.tell(self.pipeline, self.name, "without its topic", reason))
+
+    def _jobs_of(self, p: int, entries: Iterable[Entry]) -> tuple[list[Job], list[tuple[Job, Final]]]:
+        """Under each name, what is to be sent, and what has its final outcome before that. What is known is left out."""
+        found: list[tuple[Job, Prepared]] = []
+        for entry in entries:
+            basis, prepared = self._prepare(entry.event)
+            found += [(self._job(p, entry, basis, one), one) for one in prepared]
+        of_name = self.outcomes.get(p, [job.key for job, _ in found])
+        of_event = self.outcomes.get(p, [job.key.split(NAME)[0] + NAME for job, _ in found])
         jobs: list[Job] = []
         finals: list[tuple[Job, Final]] = []
-        for job, outcome in zip(first.values(), known, strict=True):
-            if outcome is None or orjson.loads(outcome).get("u", 0) < job.revision:
-                final = self._prepare(job)
-                if final is None:
-                    jobs.append(job)
-                else:
-                    finals.append((job, final))
-        await self._record(p, finals, batch.generation)
-        self._sending.add(p)
-        try:
-            results = await asyncio.gather(
-                *(self._deliver(p, chunk, batch.generation) for chunk in self._chunks(jobs)), return_exceptions=True
-            )
-        finally:
-            self._sending.discard(p)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        await self._forget(p, batch.generation)
+        for (job, one), *rows in zip(found, of_name, of_event, strict=True):
+            if any(outcome_rows.settles(row, job) for row in rows):
+                continue
+            if isinstance(one.found, Final):
+                finals.append((job, one.found))
+            else:
+                jobs.append(job)
+        return jobs, finals
 
-    def _prepare(self, job: Job) -> Final | None:
+    def _prepare(self, event: Event) -> tuple[str, Sequence[Prepared]]:
         """Judge the event again, and put it in the platform's words; or say why not."""
-        job.basis, found = prepare(self.name, job.event, self.settings, self.sink, time.time())
-        if isinstance(found, Final):
-            return found
-        job.payload = found
-        return None
+        if what := self.pipeline.people.known.of(event):
+            # under the platform's names, as what was delivered before stays so
+            names = self.settings.platform_names(self.sink.names, event["event_name"]) or [""]
+            return "", [Prepared(name, _suppressed(what)) for name in names]
+        return prepare(self.name, event, self.settings, self.sink, self.clock.unix())
 
-    def _chunks(self, jobs: Sequence[Job]) -> list[list[Job]]:
-        """Requests: jobs of one group, within the platform's limits of events and bytes."""
-        limits = self.sink.limits
-        chunks: list[list[Job]] = []
-        filling: dict[tuple[str, ...], tuple[list[Job], int]] = {}
+    def _job(self, p: int, entry: Entry, basis: str, one: Prepared) -> Job:
+        payload = one.found if isinstance(one.found, Payload) else Payload(entry.event["event_id"], {})
+        key = entry.key + NAME + one.name.encode()
+        job = Job(key, p, entry.event, one.name, basis, payload, one.size, entry.offset, entry.replay, entry.at)
+        job.unclear_since = self._unclear.get(key)
+        job.looked_up = self.pipeline.people.known.changes  # by `_prepare`
+        return job
+
+    def _enter(self, job: Job) -> None:
+        """Into the queue, or behind the one with the same key that is there."""
+        if job.key in self._jobs:
+            self._behind.setdefault(job.key, []).append(job)
+        else:
+            self._begin(job)
+            self.queue.add(job)
+
+    def _begin(self, job: Job) -> None:
+        self._jobs[job.key] = job
+        # a conversion counts once, under the first of its names, and not again when it is restated
+        if self.guard.compares and not job.revision:
+            first = self.settings.platform_names(self.sink.names, job.event["event_name"])[:1]
+            if first == [job.name]:
+                self.guard.enter(job.key, job.partition, job.event)
+
+    def _end(self, job: Job) -> None:
+        self._jobs.pop(job.key, None)
+        self.guard.leave(job.key)
+
+    def _judge(self, jobs: Iterable[Job]) -> None:
+        """Platforms cannot unsend: what is too wrong to be true stops the destination until somebody looked.
+
+        While it is paused nothing is judged, nor before all orders are known: that is done when it goes on.
+        """
+        if self.guard.off or self.queue.paused or not self.pipeline.control.heard.is_set():
+            return
+        now = self._now()
         for job in jobs:
-            size = len(orjson.dumps(job.payload.body)) + 1
-            chunk, total = filling.get(job.payload.group, ([], 0))
-            if not chunk or len(chunk) >= limits.events or total + size > limits.bytes - 1024:
-                chunk, total = [], 0
-                chunks.append(chunk)
-            chunk.append(job)
-            filling[job.payload.group] = chunk, total + size
-        return chunks
+            # a parked event was judged when it came
+            if not job.parked and (hold := self.guard.judge(job.event, now, job.arrived)):
+                event_id = job.event["event_id"]
+                log.error("destination.guarded", destination=self.name, reason=hold.reason, event_id=event_id)
+                self.queue.pause(hold.reason)
+                self._told()
+                order = Order(self.name, paused=True, reason=hold.reason, by="guard", at=now, guard=hold.guard)
+                self._task(self._announce(order))
+                return
 
-    # -- sending
+    async def _announce(self, order: Order) -> None:
+        await self.pipeline.write({(self.pipeline.names.control, 0): [order.row()]}, self._generation)
 
-    async def _deliver(self, p: int, jobs: list[Job], generation: int) -> None:
-        """Until each of these has its final outcome. Raises Lost when the partition goes."""
-        async with self._slots:
-            waiting, tries, first_try = jobs, 0, time.monotonic()
-            while waiting:
-                outcomes = await self._attempt(waiting, generation)
-                again: list[Job] = []
-                finals: list[tuple[Job, Final]] = []
-                pause = _backoff(tries)
-                for job, outcome in zip(waiting, outcomes, strict=True):
-                    job.attempts += 1
-                    if isinstance(outcome, Retry | Halt) and not too_old(job.event, self.sink, time.time()):
-                        again.append(job)
-                        if isinstance(outcome, Retry):
-                            pause = max(pause, outcome.after or 0.0)
-                        continue
-                    finals.append((job, _final(outcome)))
-                if _failed_as_one(outcomes) and len(waiting) > 1:
-                    await self._split(p, waiting, generation)
-                    return
-                await self._record(p, finals, generation)
-                halt = next((o for o in outcomes if isinstance(o, Halt)), None)
-                self._set_halted(halt.reason if halt else "")
-                waiting, tries = again, tries + 1
-                if waiting:
-                    reason = next(o.reason for o in outcomes if isinstance(o, Retry | Halt))
-                    log.info(
-                        "delivery.waits",
-                        destination=self.name,
-                        events=len(waiting),
-                        reason=reason,
-                        seconds=round(PROBE if halt else pause, 1),
-                        since=round(time.monotonic() - first_try),
-                    )
-                    await self._wait(PROBE if halt else pause, generation)
+    # -- what goes out
 
-    async def _split(self, p: int, jobs: list[Job], generation: int) -> None:
-        """The platform failed them all for one it does not name: halve until the bad ones stand alone."""
-        middle = len(jobs) // 2
-        self._slots.release()  # the halves take slots of their own
+    async def run(self) -> None:
+        """For as long as the worker runs."""
+        app = self.pipeline.app
+        await self.pipeline.people.heard.wait()
+        await self.pipeline.control.heard.wait()
+        self._judge(self.queue)
+        while not app.should_stop:
+            self._changed.clear()
+            self.turned += 1
+            self._look()
+            if self._ours():
+                self._doubt()
+                self._take_up()
+                jobs, ended = self.queue.take()
+                if ended:
+                    self._task(self._settle(ended, self._generation))
+                if jobs:
+                    self._task(self._request(jobs, self._generation))
+                if jobs or ended:
+                    continue
+            wait = self.queue.wait() if self._ours() else TURN / 10
+            due = self._due[0][0] - self.clock.unix() if self._due and self._ours() else TURN
+            if self._doubted:
+                due = TURN / 100
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), max(0.001, min(TURN, due, TURN if wait is None else wait)))
+
+    def _ours(self) -> bool:
+        """May anything begin?"""
+        consumer, generation = self.pipeline.app.consumer, self._generation
+        ready = consumer.ready == generation == self.pipeline.app.consumer_generation_id
+        return bool(ready) and not consumer.yielding
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(self._safely(work), name=f"deliver {self.name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _safely(self, work: Coroutine[Any, Any, None]) -> None:
+        """What is lost is left open; an exception that nobody understood must not commit."""
         try:
-            for half in (jobs[:middle], jobs[middle:]):
-                await self._deliver(p, half, generation)
+            await work
+        except Lost as exc:
+            log.info("delivery.lost", destination=self.name, why=str(exc))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as exc:
+            log.exception("delivery.failed", destination=self.name)
+            die("delivery failed", destination=self.name, error=type(exc).__name__)
         finally:
-            await self._slots.acquire()
+            self._changed.set()
 
-    async def _attempt(self, jobs: list[Job], generation: int) -> list[Outcome]:
-        payloads = [job.payload for job in jobs]
+    async def _request(self, jobs: list[Job], generation: int) -> None:
         try:
-            request = self.sink.request(payloads, self._token())
-        except SettingsError as exc:
-            return [Halt(f"secret missing: {exc}")] * len(jobs)
+            if self.settings.mode == "shadow":
+                if jobs := await self._not_forgotten(jobs, generation):
+                    await self._rehearse(jobs, generation)
+                return
+            while True:
+                jobs = await self._not_forgotten(jobs, generation)
+                if not jobs:
+                    return
+                payloads = [job.payload for job in jobs]
+                try:
+                    exchange = await self.sender.attempt(payloads, partial(self._may_go, generation, jobs))
+                    break
+                except Overtaken:
+                    continue
+            if generation != self._generation:
+                raise Lost("other partitions by now")
+            outcomes, notes = exchange.outcomes, self._notes(jobs, exchange)
+            settled = self.queue.settle(jobs, outcomes, usage=exchange.usage)
+            self._told()
+            if any(isinstance(one, Delivered | Accepted) for one in outcomes) and self.checks.begin():
+                self.pipeline.aside(self._check(payloads))
+            trouble = next((one.reason for one in outcomes if isinstance(one, Retry | Halt)), "")
+            if trouble:
+                log.info("delivery.waits", destination=self.name, events=len(jobs), reason=trouble)
+                await self._remember_unclear(jobs, generation)
+            await self._settle(settled, generation, notes)
+        finally:
+            if generation == self._generation:
+                self.queue.release()
+
+    async def _not_forgotten(self, jobs: list[Job], generation: int) -> list[Job]:
+        """Those that may still be sent; the others have their outcome."""
+        gone = self._gone(jobs)
+        await self._settle(gone, generation)
+        left = {id(job) for job, _ in gone}
+        return [job for job in jobs if id(job) not in left]
+
+    def _gone(self, jobs: Iterable[Job]) -> list[Settled]:
+        """Of these, the events of people who are forgotten by now."""
+        known, found = self.pipeline.people.known, list[Settled]()
+        for job in jobs:
+            if job.looked_up == known.changes:
+                continue
+            if what := known.of(job.event):
+                found.append((job, _suppressed(what, unclear=job.unclear_since is not None)))
+            else:
+                job.looked_up = known.changes
+        return found
+
+    def forget(self) -> None:
+        """Somebody is forgotten: what waits here of the person has its outcome at once, also while nothing is sent.
+
+        Without the partitions there is nothing to do: whoever has them reads the same entries.
+        """
+        if not self._ours():
+            return
+        gone = {id(job): one for job, one in self._gone(self.queue)}
+        removed = self.queue.remove(lambda job: id(job) in gone)
+        if removed:
+            self._task(self._settle([(job, gone[id(job)]) for job in removed], self._generation))
+        self._doubted = list(self._parked)
+        self._changed.set()
+
+    def _doubt(self) -> None:
+        """Parked events of people who are forgotten are due now. A few at a time: their events stand in the table alone."""
+        some, self._doubted = self._doubted[:DOUBTS], self._doubted[DOUBTS:]
+        for key in some:
+            if key in self._parked and key not in self._jobs:
+                (row,) = self.outcomes.get(self._parked[key].partition, [PARKED + key])
+                if row is not None and self.pipeline.people.known.of(orjson.loads(row)["event"]):
+                    heapq.heappush(self._due, (0.0, key))
+
+    async def _may_go(self, generation: int, jobs: Iterable[Job] = ()) -> None:
+        """Raises Lost when nothing may be sent, Overtaken when some of these may not."""
         consumer = self.pipeline.app.consumer
         await consumer.own(generation)
         if consumer.yielding or self.pipeline.app.should_stop:
             raise Lost("leaving the rest to the next owner")
-        begun = time.perf_counter()
-        answer = await self._send(request)
-        self.answers += 1
-        metrics.REQUEST_SECONDS.labels(self.name).observe(time.perf_counter() - begun)
-        status = answer.status if isinstance(answer, Response) else 0
-        metrics.ATTEMPTS.labels(self.name, str(status)).inc()
-        if isinstance(answer, Retry):
-            return [answer] * len(jobs)
-        return self.sink.verdict(payloads, answer)
+        if self._gone(jobs):
+            raise Overtaken("somebody is forgotten")
 
-    async def _send(self, request: Request) -> Response | Retry:
-        session = await self.pipeline.http()
+    async def _rehearse(self, jobs: Sequence[Job], generation: int) -> None:
+        """In shadow: all but sending."""
+        made = [self.sender.rehearse([job.payload]) for job in jobs]
+        outcomes = [one if isinstance(one, Halt) else Delivered() for one in made]
+        settled = self.queue.settle(jobs, outcomes)
+        self._told()
+        requests = {job: one for job, one in zip(jobs, made, strict=True) if isinstance(one, Request)}
+        now, more = self.clock.unix(), {"outcome": "shadowed"}
+        notes = {job: trace.row(job, self.name, requests[job], now, more) for job, _ in settled if job in requests}
+        await self._settle([(job, Final("shadowed")) for job, _ in settled], generation, notes)
+
+    def _notes(self, jobs: Sequence[Job], exchange: Exchange) -> Notes:
+        """Rows of the topic of traces for these, as far as they are to be kept."""
+        settings = self.pipeline.settings.trace
+        kept = [pair for pair in zip(jobs, exchange.outcomes, strict=True) if trace.wanted(settings, *pair)]
+        answer = self.sender.told(exchange) if kept else ""
+        notes = {}
+        for job, outcome in kept:
+            alone = self.sender.rehearse([trace.discreet(job.payload, job.event)])
+            request = alone if exchange.at and isinstance(alone, Request) else None
+            more = trace.exchange_of(job, exchange, outcome, len(jobs), answer)
+            notes[job] = trace.row(job, self.name, request, exchange.at or self.clock.unix(), more)
+        return notes
+
+    async def _check(self, payloads: Sequence[Payload]) -> None:
+        """Put what was taken to the platform's validation as well, beside everything else."""
         try:
-            async with session.request(
-                request.method,
-                request.url,
-                headers=dict(request.headers),
-                data=request.body,
-                timeout=aiohttp.ClientTimeout(total=self.sink.limits.timeout),
-                allow_redirects=False,
-            ) as response:
-                body = await _read(response)
-                return Response(response.status, response.headers.copy(), body)
-        except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            return Retry(f"no answer: {type(exc).__name__}")  # not its text: it can hold the address, and so the secret
-
-    def _token(self) -> str:
-        """The destination's secret, read anew: a repaired one works at the next attempt. Raises SettingsError."""
-        for value in (getattr(self.settings, name) for name in type(self.settings).model_fields):
-            if isinstance(value, Secret):
-                return value.read()
-        return ""
-
-    async def _wait(self, seconds: float, generation: int) -> None:
-        """Sleep, but wake when the partitions go. Raises Lost."""
-        consumer, until = self.pipeline.app.consumer, time.monotonic() + seconds
-        self._pausing += 1
-        try:
-            while (left := until - time.monotonic()) > 0:
-                if consumer.yielding or self.pipeline.app.should_stop or consumer.ready != generation:
-                    raise Lost("leaving the rest to the next owner")
-                await asyncio.sleep(min(left, 0.2))
+            self.checks.found(await self.sender.check(payloads))
+        except CapistreamError as exc:
+            log.warning("delivery.not_checked", destination=self.name, error=str(exc))
+        except Exception:  # a mistake of the sink
+            log.exception("sink.failed", destination=self.name)
         finally:
-            self._pausing -= 1
+            self.checks.end()
 
-    def _set_halted(self, why: str) -> None:
-        if why and not self.halted:
-            log.error("destination.halted", destination=self.name, reason=why)
-        elif self.halted and not why:
-            log.warning("destination.resumed", destination=self.name)
-        self.halted = why
-        metrics.HALTED.labels(self.name).set(bool(why))
+    def _look(self) -> None:
+        """How it does, for metrics; and a word to somebody when events have waited for half of the time that they may."""
+        now = self.clock.steady()
+        if now - self._looked < LOOK:
+            return
+        self._looked = now
+        standing, parked = self.queue.standing(), self._parked.values()
+        ages = [(self.clock.unix() - one.time, one.age_limit) for one in parked]
+        metrics.DESTINATION.labels(self.name).state(standing.state)
+        metrics.WAITING.labels(self.name).set(standing.waiting)
+        metrics.PARKED.labels(self.name).set(len(parked))
+        metrics.OLDEST.labels(self.name).set(max([standing.age, *(age for age, _ in ages)]))
+        spent = max([standing.spent, *(age / max(1, limit) for age, limit in ages)])
+        if spent < LATE:
+            self._late_since = math.inf
+        elif self._late_since == math.inf:
+            self._late_since = now
+        elif LATE_FOR < now - self._late_since < math.inf:
+            self._late_since = -math.inf  # told once
+            reason = f"an event has waited for {spent:.0%} of the time in which the platform takes it"
+            log.error("destination.late", destination=self.name, reason=reason)
+            self.pipeline.aside(alerts.tell(self.pipeline, self.name, "late", reason))
+
+    def _told(self) -> None:
+        """Log, metrics and alerts when the destination halts or goes on."""
+        standing = self.queue.standing_now()
+        if standing == self._last_told:
+            return
+        stopped, had_stopped = (one in ("halted", "paused") for one in (standing[0], self._last_told[0]))
+        (state, reason), self._last_told = standing, standing
+        (log.error if stopped else log.warning)(f"destination.{state}", destination=self.name, reason=reason)
+        metrics.HALTED.labels(self.name).set(stopped)
+        if stopped or had_stopped:
+            self.pipeline.aside(alerts.tell(self.pipeline, self.name, state, reason))
 
     # -- what became of it
 
-    async def _record(self, p: int, finals: Sequence[tuple[Job, Final]], generation: int) -> None:
-        """Dead letters and receipts first, then the outcome row: a crash in between repeats, never swallows."""
-        if not finals:
+    async def _settle(self, settled: Sequence[Settled], generation: int, notes: Notes | None = None) -> None:
+        """Record results, then let the offsets go that waited for them. `notes`: what is to be looked at of how it came to them."""
+        finals = [(job, one) for job, one in settled if isinstance(one, Final)]
+        queued = [(job, one) for job, one in settled if isinstance(one, Queued)]
+        parks = [(job, one) for job, one in settled if isinstance(one, Parked)]
+        until = self.clock.unix() + self.sink.limits.follow_up_after
+        asked = self._questions(queued, until)
+        await self._record([*finals, *((job, one.final) for job, one in queued)], generation, asked, notes)
+        for key, (p, _) in asked.items():
+            self._ask_at(p, key, until)
+        await self._park(parks, generation)
+        behind: list[Job] = []
+        for job, _ in settled:
+            self._end(job)
+            behind += self._behind.pop(job.key, [])
+            self._resolve(job)
+        for job in behind:
+            (row,) = self.outcomes.get(job.partition, [job.key])
+            if job.key in self._parked:
+                await self._replace([job] if job.revision else [], generation)
+                self._resolve(job)
+            elif outcome_rows.settles(row, job):
+                self._resolve(job)
+            else:
+                self._enter(job)
+
+    def _resolve(self, job: Job) -> None:
+        opened = self._open.pop(job, None)
+        if opened is None:
             return
-        pipeline, now = self.pipeline, int(time.time() * 1000)
-        rows, table = intake.new_rows(), {}
+        self._waiting[job.partition] -= 1
+        opened.left -= 1
+        if not opened.left:
+            opened.done.set_result(None)
+
+    async def _remember_unclear(self, jobs: Sequence[Job], generation: int) -> None:
+        """For whoever takes over: how long the platform would recognise a repetition of these counts from their first attempt."""
+        new = [job for job in jobs if job.key not in self._unclear and self.queue.forgets(job)]
+        tables: Tables = defaultdict(dict)
+        for job in new:
+            tables[job.partition][UNCLEAR + job.key] = outcome_rows.unclear(job)
+        await self._write(tables, generation)
+        self._unclear.update((job.key, job.unclear_since or 0.0) for job in new)
+
+    async def _record(
+        self,
+        finals: Sequence[tuple[Job, Final]],
+        generation: int,
+        beside: Mapping[bytes, tuple[int, bytes | None]] | None = None,
+        notes: Notes | None = None,
+    ) -> None:
+        """Dead letters and receipts first, then the outcome row: a crash in between repeats, never swallows.
+
+        `beside` are rows (key -> partition, value) that are written together with the outcomes.
+        """
+        if not finals and not beside and not notes:
+            return
+        pipeline, now = self.pipeline, self._now()
+        rows = intake.new_rows()
+        tables: Tables = defaultdict(dict)
+        for key, (p, value) in (beside or {}).items():
+            tables[p][key] = value
         for job, final in finals:
+            p = job.partition
             rows[pipeline.names.receipts, p].append(
                 receipts.row(
                     job.event,
@@ -258,6 +662,7 @@ class Deliver:
                     final.outcome,
                     now=now,
                     config=pipeline.settings.hash,
+                    name=job.name,
                     reason=final.reason,
                     basis=job.basis,
                     detail=final.detail,
@@ -265,84 +670,222 @@ class Deliver:
                 )
             )
             if final.outcome == "rejected":
-                letter = self._letter(p, job, final)
+                letter = self._letter(job, final)
                 rows[pipeline.names.dead, letter.partition(pipeline.partitions)].append(letter.row())
                 log.warning(
                     "event.rejected", destination=self.name, reason=final.reason, event_id=job.event["event_id"]
                 )
-            row = {"v": 1, "o": final.outcome, "t": now, "n": job.attempts, "r": final.reason, "d": final.detail}
-            if job.revision:
-                row["u"] = job.revision
-            table[job.key] = orjson.dumps(row)
+            if job.key in self._unclear:
+                tables[p][UNCLEAR + job.key] = None
             metrics.OUTCOMES.labels(self.name, final.outcome).inc()
-        await pipeline.write(rows, generation)
-        await self.outcomes.write(p, table, generation)
+        for job, value in (notes or {}).items():
+            rows[pipeline.names.trace, job.partition].append((job.key.split(NAME)[0], value, now))
+        self._note_places(notes or {}, await pipeline.write(rows, generation))
+        for job, final in finals:
+            tables[job.partition][job.key] = outcome_rows.outcome(job, final, now)
+        done = [job for job, _ in finals if job.parked and not self._is_overtaken(job)]
+        for job in done:
+            tables[job.partition][PARKED + job.key] = None
+        sent = [job.key for job, final in finals if final.outcome in ("delivered", "accepted")]
+        # Nothing awaits from here to the writes, which keep their order: no older sum may follow a newer one.
+        for p, hour, value in self.guard.sent(sent, now):
+            tables[p][HOURS + hour] = value
+        await self._write(tables, generation)
+        for job in done:
+            self._parked.pop(job.key, None)
+        for job, _ in finals:
+            self._unclear.pop(job.key, None)
 
-    async def _forget(self, p: int, generation: int) -> None:
-        """Delete outcomes that are as old as their changelog lets them get."""
-        now = time.time() * 1000
-        if now - self._swept.get(p, 0.0) < 1000:
-            return
-        self._swept[p] = now
-        oldest = now - topics.outcomes_kept(self.sink.limits)
-        gone = self.outcomes.sweep(p, SWEEP, lambda _, row: _recorded(row) < oldest)
-        await self.outcomes.write(p, dict.fromkeys(gone), generation)
+    def _note_places(self, notes: Notes, places: intake.Places) -> None:
+        """Where the rows of traces stand by now; nowhere, if their topic did not take them."""
+        left = {p: deque(offsets) for (topic, p), offsets in places.items() if topic == self.pipeline.names.trace}
+        for job in notes:  # in the order in which their rows were written
+            offset = left[job.partition].popleft() if left.get(job.partition) else -1
+            if offset >= 0:
+                job.traces = [*job.traces, offset][-MOST_TRACES:]
 
-    def _letter(self, p: int, job: Job, final: Final) -> dead_letter.DeadLetter:
+    async def _write(self, tables: Tables, generation: int) -> None:
+        """Rows of outcomes, all partitions at once; those of one partition in the order of calls. Raises Lost."""
+        await asyncio.gather(*(self.outcomes.write(p, table, generation) for p, table in tables.items()))
+
+    def _letter(self, job: Job, final: Final) -> dead_letter.DeadLetter:
+        origin = Origin(topic=self.topic, partition=job.partition, offset=job.offset)
+        if job.offset < 0:  # it went without the topic
+            origin = job.event.get("origin") or Origin(request=job.event["event_id"])
         return dead_letter.DeadLetter(
             "deliver",
             final.reason,
-            {"topic": self.topic, "partition": p, "offset": job.offset},
+            origin,
             detail=final.detail,
             destination=self.name,
+            name=job.name,
             event_id=job.event["event_id"],
             event_name=job.event["event_name"],
             attempts=job.attempts,
         )
 
+    # -- parked events
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The answer's body, at most LONGEST_ANSWER of it, however it drips."""
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) >= LONGEST_ANSWER:
-            response.close()  # the rest would block the connection for the next request
-            break
-    return bytes(body[:LONGEST_ANSWER])
+    async def _park(self, parks: Sequence[tuple[Job, Parked]], generation: int) -> None:
+        tables: Tables = defaultdict(dict)
+        for job, parked in parks:
+            log.warning("event.parked", destination=self.name, reason=parked.reason, event_id=job.event["event_id"])
+            if not self._is_overtaken(job):
+                tables[job.partition][PARKED + job.key] = outcome_rows.parked(job, parked.until, self._now())
+        await self._write(tables, generation)
+        for job, parked in parks:
+            if self._is_overtaken(job):
+                heapq.heappush(self._due, (parked.until, job.key))
+            else:
+                self._remember(job.partition, job.key, job.event, parked.until)
+
+    def _is_overtaken(self, job: Job) -> bool:
+        """Is what is parked under its key newer?"""
+        known = self._parked.get(job.key)
+        return known is not None and known.revision > job.revision
+
+    async def _replace(self, jobs: Sequence[Job], generation: int) -> None:
+        """Parked events for which something newer came: it is what will be sent."""
+        for job in jobs:
+            (row,) = self.outcomes.get(job.partition, [PARKED + job.key])
+            if row is None:
+                continue
+            said = orjson.loads(row)
+            if job.revision > said["event"].get("revision", 0):
+                value = orjson.dumps({**said, "event": job.event, "offset": job.offset})
+                # before the write: the older one may be in flight, and its outcome must not delete this row
+                self._remember(job.partition, job.key, job.event, said["until"])
+                await self.outcomes.write(job.partition, {PARKED + job.key: value}, generation)
+
+    def _remember(self, p: int, key: bytes, event: Event, until: float) -> None:
+        age_limit = self.sink.limits.age_limit(event["source"])
+        until = min(until, self.queue.end_of(event))  # whatever the platform asked for, or the clock said then
+        self._parked[key] = Resting(p, event["time"] / 1000, age_limit, event.get("revision", 0))
+        heapq.heappush(self._due, (until, key))
+
+    def _take_up(self) -> None:
+        """What is due: parked events go back into the queue, and platforms are asked what became of queued requests."""
+        while self._due and self._due[0][0] <= self.clock.unix():
+            _, key = heapq.heappop(self._due)
+            if key not in self._asked:
+                self._unpark(key)
+            elif self._asking < ASK_AT_ONCE and self.queue.may_ask():
+                self._asking += 1
+                self._task(self._ask(self._asked.pop(key), key, self._generation))
+            else:
+                heapq.heappush(self._due, (self.clock.unix() + TURN, key))
+
+    def _unpark(self, key: bytes) -> None:
+        """Judged again, as consent and age may have changed."""
+        if key not in self._parked:
+            return
+        if key in self._jobs:  # an earlier one of the same key
+            heapq.heappush(self._due, (self.clock.unix() + TURN, key))
+            return
+        p = self._parked[key].partition
+        row, outcome = self.outcomes.get(p, [PARKED + key, key])
+        if row is None:
+            return
+        said = orjson.loads(row)
+        basis, prepared = self._prepare(said["event"])
+        event_key, name = key.split(NAME, 1)
+        entry = Entry(event_key, said["offset"], said["event"], said["replay"])
+        as_named = Prepared(name.decode(), Final("skipped", NO_NAME))  # unless the settings still have that name
+        one = next((one for one in prepared if one.name in ("", as_named.name)), as_named)
+        job = self._job(p, entry, basis, one)
+        job.key, job.name, job.parked = key, name.decode(), True
+        job.attempts, job.failures, job.unclear_since = said["n"], said["f"], said["unclear"]
+        job.traces = said.get("x", [])
+        if outcome_rows.settles(outcome, job):  # it had been in the topic, too
+            del self._parked[key]
+            self._task(self.outcomes.write(p, {PARKED + key: None}, self._generation))
+            return
+        self._begin(job)
+        if isinstance(one.found, Final):
+            self._task(self._settle([(job, one.found)], self._generation))
+        else:
+            self.queue.add(job)
+
+    # -- requests that the platform has queued
+
+    def _questions(self, queued: Sequence[tuple[Job, Queued]], until: float) -> dict[bytes, tuple[int, bytes]]:
+        """Rows by key, with their partitions: what to ask later, and of which events."""
+        by_request: dict[tuple[int, str], list[Job]] = defaultdict(list)
+        for job, one in queued:
+            by_request[job.partition, one.reference].append(job)
+        return {
+            key: (p, row)
+            for (p, reference), jobs in by_request.items()
+            for key, row in outcome_rows.asked(reference, jobs, until, self._now())
+        }
+
+    def _ask_at(self, p: int, key: bytes, until: float) -> None:
+        self._asked[key] = p
+        heapq.heappush(self._due, (until, key))
+
+    async def _ask(self, p: int, key: bytes, generation: int) -> None:
+        try:
+            (row,) = self.outcomes.get(p, [key])
+            if row is not None:
+                await self._ask_about(p, key, orjson.loads(row), generation)
+        finally:
+            self._asking -= 1
+
+    async def _ask_about(self, p: int, key: bytes, said: Json, generation: int) -> None:
+        followed = await self.sender.ask(said["ref"], partial(self._may_go, generation))
+        if followed is None:
+            if self.clock.unix() - said["t"] / 1000 > ASK_FOR:
+                log.warning("delivery.never_told", destination=self.name, events=len(said["jobs"]))
+                await self.outcomes.write(p, {key: None}, generation)
+                return
+            said["tries"] += 1
+            pause = min(LONGEST_ASK, self.sink.limits.follow_up_after * 2 ** min(said["tries"], 20))
+            said["until"] = self.clock.unix() + pause
+            await self.outcomes.write(p, {key: orjson.dumps(said)}, generation)
+            self._ask_at(p, key, said["until"])
+            return
+        final = outcome_rows.told_later(followed)
+        jobs = outcome_rows.jobs_asked_about(p, said)
+        if followed.status != "success":
+            log.warning("delivery.failed_later", destination=self.name, events=len(jobs), reasons=dict(followed.failed))
+        rows = self.outcomes.get(p, [job.key for job in jobs])
+        meant = [job for job, row in zip(jobs, rows, strict=True) if not outcome_rows.is_of_a_later_revision(row, job)]
+        await self._record([(job, final) for job in meant], generation, {key: (p, None)})
+
+    # -- forgetting
+
+    async def _forget(self, p: int, generation: int) -> None:
+        """Delete outcomes that are as old as their changelog lets them get."""
+        now = self._now()
+        if now - self._swept.get(p, 0.0) < 1000:
+            return
+        self._swept[p] = now
+        oldest = now - topics.outcomes_kept(self.sink.limits)
+        gone = self.outcomes.sweep(p, SWEEP, lambda _, row: outcome_rows.recorded(row) < oldest)
+        await self.outcomes.write(p, dict.fromkeys(gone), generation)
+
+    def _now(self) -> int:
+        return int(self.clock.unix() * 1000)
 
 
-def _job(record: Any) -> Job | None:
+def _suppressed(what: erasure.What, *, unclear: bool = False) -> Final:
+    outcome, reason = erasure.SUPPRESSED[what]
+    return Final(outcome, reason, "an earlier attempt may have reached the platform" if unclear else "")
+
+
+def _entry(key: bytes | None, value: bytes | None, offset: int, at: int) -> Entry | None:
     """The event of a record, or None for what somebody else wrote into our topic."""
     try:
-        event: Event = orjson.loads(record.value)["event"]
-        if not shape.is_event(event) or keys.key(event) != record.key or event["time"] < 0:
+        said = orjson.loads(value or b"")
+        event: Event = said["event"]
+        replay = said.get("replay", 0)
+        known = type(replay) is int and 0 <= replay < 2**53
+        if key is None or not known or not shape.is_event(event) or keys.key(event) != key or event["time"] < 0:
             return None
-        return Job(record.key, record.offset, event, "", Payload(event["event_id"], {}))
+        return Entry(key, offset, event, replay, at)
     except (TypeError, ValueError, KeyError, AttributeError):
         return None
 
 
-def _recorded(row: bytes) -> float:
-    """When an outcome was written; never, for a stranger's row."""
-    try:
-        return float(orjson.loads(row)["t"])
-    except (TypeError, ValueError, KeyError):
-        return math.inf
-
-
-def _failed_as_one(outcomes: Sequence[Outcome]) -> bool:
-    return any(isinstance(outcome, Rejected) and outcome.whole for outcome in outcomes)
-
-
-def _final(outcome: Outcome) -> Final:
-    if isinstance(outcome, Delivered):
-        return Final("delivered", detail=outcome.detail)
-    if isinstance(outcome, Rejected):
-        return Final("rejected", outcome.reason, outcome.detail)
-    return Final("rejected", "too_old", f"last answer: {outcome.reason}")
-
-
-def _backoff(tries: int) -> float:
-    first, longest = BACKOFF
-    return random.uniform(0, min(longest, first * 2**tries))  # noqa: S311 (no secret hangs on it)
+def _order(entry: Entry) -> tuple[int, int]:
+    return entry.event.get("revision", 0), entry.replay

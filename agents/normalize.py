@@ -1,17 +1,29 @@
 """The customer's own topics -> capistream.events; and how far each source partition has come."""
 
+import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import structlog
 from faust.types import TP
 
-from app import clock, intake, metrics
+from app import clock, intake, metrics, reading, schemas
+from app.errors import Unavailable
 from app.events import Origin
-from app.lossless import Batch
+from app.lossless import Batch, Lost
 from app.normalize import Inlet, inlet_of, normalize_bytes
 
 if TYPE_CHECKING:
     from app.main import Pipeline
+
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+LOOK_EVERY = 0.2  # seconds between looks whether the partition is still ours, while the schema registry is away
+WAIT_MAX = 15.0  # seconds between two questions to it
 
 
 def record_time(record: Any, now: int) -> int:
@@ -31,6 +43,8 @@ class Normalize:
         self.inlets: dict[str, Inlet] = {
             source.topic: inlet_of(settings, name, source) for name, source in settings.sources.items()
         }
+        # partitions that a schema registry holds up: for Health, which must not restart us for it
+        self.waiting: set[TP] = set()
         self._generation = -1
         self._reached: dict[TP, int] = {}  # lowest record time of the batch finished last
         self._asked: dict[TP, list[tuple[int, int]]] = {}  # (end offset, when it was asked for), not yet reached
@@ -39,16 +53,48 @@ class Normalize:
     async def batch(self, batch: Batch) -> None:
         pipeline, now, rows = self.pipeline, int(time.time() * 1000), intake.new_rows()
         inlet = self.inlets[batch.tp.topic]
+        known = await self._schemas(batch) if inlet.encoding == "registry" else {}
         for record in batch.records:
             if record.value is None:
                 metrics.IGNORED.labels("tombstone").inc()
                 continue
             origin: Origin = {"topic": batch.tp.topic, "partition": batch.tp.partition, "offset": record.offset}
-            results = normalize_bytes(record.value, inlet, record_time(record, now), origin)
+            results = normalize_bytes(
+                record.value, inlet, record_time(record, now), origin, carried=reading.carried(record), known=known
+            )
             intake.collect(rows, results, origin, "normalize", pipeline.names, pipeline.partitions, now)
         await pipeline.write(rows, batch.generation)
         self._enter(batch.generation)
         self._reached[batch.tp] = lowest(batch, now)
+
+    async def _schemas(self, batch: Batch) -> schemas.Schemas:
+        """The schemas that the batch names. A registry that is away holds it: that is no fault of the records. Raises Lost."""
+        numbers, pause = schemas.numbers(record.value for record in batch.records), LOOK_EVERY
+        registry = await self.pipeline.registry()
+        try:
+            while True:
+                try:
+                    return await self._while_ours(batch, registry.schemas(numbers))
+                except Unavailable as exc:
+                    metrics.REGISTRY_AWAY.labels(batch.tp.topic).inc()
+                    log.warning("registry.away", topic=batch.tp.topic, partition=batch.tp.partition, error=str(exc))
+                self.waiting.add(batch.tp)
+                pause = min(2 * pause, WAIT_MAX)
+                await self._while_ours(batch, asyncio.sleep(pause))
+        finally:
+            self.waiting.discard(batch.tp)
+
+    async def _while_ours(self, batch: Batch, work: Coroutine[Any, Any, T]) -> T:
+        """What the work returns or raises; raises Lost as soon as the partition is wanted elsewhere, however long that takes."""
+        consumer, task = self.pipeline.app.consumer, asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait({task}, timeout=LOOK_EVERY))[0]:
+                await consumer.own(batch.generation)
+                if consumer.yielding or self.pipeline.app.should_stop:
+                    raise Lost("the schema registry is away")
+            return task.result()
+        finally:
+            task.cancel()
 
     def _enter(self, generation: int) -> None:
         if self._generation != generation:

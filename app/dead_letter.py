@@ -1,7 +1,8 @@
 """What could not be taken or delivered: reason, field and origin; never the payload, so no personal data.
 
-The payload stays where it was read (the origin), and a replay reads it there again. The id is made of origin and destination, so
-the same failure seen twice is one letter.
+The payload stays where it was read (the origin), and a replay reads it there again. The id is made of origin, destination and the
+platform's name for the event, so the same failure seen twice is one letter. The newest record of an id counts: what was replayed
+or dropped says so there.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import time
 from dataclasses import dataclass
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from app import keys
 from app.events import Origin
@@ -23,13 +25,15 @@ class DeadLetter:
     field: str = ""
     detail: str = ""  # a sentence, without values of the event
     destination: str = ""
+    name: str = ""  # the platform's, for the event
     event_id: str = ""
     event_name: str = ""
     attempts: int = 0
 
     @property
     def id(self) -> str:
-        text = orjson.dumps([self.origin, self.index, self.destination], option=orjson.OPT_SORT_KEYS)
+        named = [self.name] if self.name else []
+        text = orjson.dumps([self.origin, self.index, self.destination, *named], option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(text).hexdigest()[:24]
 
     def row(self, now: float | None = None) -> tuple[bytes, bytes, int]:
@@ -41,3 +45,25 @@ class DeadLetter:
 
     def partition(self, partitions: int) -> int:
         return keys.partition(self.id, partitions)
+
+
+@dataclass(frozen=True)
+class Filed(DeadLetter):
+    """A letter as it stands in the topic. Its row is the letter with the same fields and what became of it."""
+
+    time: int = 0  # when it was written, Unix milliseconds
+    state: str = ""  # replayed, dropped; empty while it waits
+    at: int = 0  # since when, Unix milliseconds
+    by: str = ""  # who did that
+
+
+_FILED = TypeAdapter(Filed)
+
+
+def read(key: bytes | None, value: bytes | None) -> Filed | None:
+    """The letter of a record of the topic; None for what somebody else wrote there."""
+    try:
+        letter = _FILED.validate_json(value or b"")
+    except ValidationError:
+        return None
+    return letter if letter.id.encode() == key else None

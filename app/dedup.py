@@ -5,12 +5,14 @@ The same records give the same outputs, however they are batched: the only time 
 Table `seen`, by conversion key, JSON:
     v  version of the row        n  copies received, each record counted once
     c  copies: [source, record time, offset in capistream.events, event id where it differs from the key's, origin]
-    o  highest offset counted    s  null while held, else how it closed: complete, no_hold, hold_ended, unconfirmed
+    o  highest offset counted    s  null while held, else how it closed: complete, no_hold, hold_ended, unconfirmed, erased
     t  time of closing           r  routes that are not "queued": destination -> [state, reason]
     k  1 when its hold is kept after closing        u  revisions sent
     w  who it was: marks of app/people.py. A late copy of somebody else is a conversion of its own
     g  different people under this id, where there is more than one: each of the others has a row of its own
     p  who sent copies, from the third copy on: marks of people or browsers        h  offset from which the id is no key
+    f  keyed hashes of whom it was of, where the settings have a key: how an erasure finds it
+    x  offsets in capistream.conversions: of its closing, and of what was sent on after that; the newest ones
 An alias row (key begins with 0x1e) names the conversion that another event id belongs to: {"=": id, "t": record time}. The
 row with the key 0x1d is when this memory begins: {"since": Unix milliseconds}.
 
@@ -48,6 +50,8 @@ KEEP = (
     7 * 86_400_000
 )  # milliseconds for which a conversion held back for want of consent waits for a copy that brings it
 
+MOST_PLACES = 4  # offsets in a row's "x"
+
 Get = Callable[[Sequence[bytes]], Sequence[bytes | None]]
 Rows = dict[bytes, bytes | None]
 
@@ -58,7 +62,7 @@ class Closed:
 
     key: bytes
     event: Event
-    how: str  # complete, no_hold, hold_ended, unconfirmed; updated: a late copy changed something
+    how: str  # complete, no_hold, hold_ended, unconfirmed; updated: a late copy changed something; erased
     routes: Mapping[str, Route]
     copies: Sequence[Json]  # what is known of each copy: source, received, origin, event_id
     received: int  # copies received so far, repeats included
@@ -107,6 +111,8 @@ class Partition:
     rule: Callable[[str], EventRule]
     route: Callable[[Event], Mapping[str, Route]]
     updating: frozenset[str] = frozenset()  # destinations that can take a revision
+    prints: Callable[[Sequence[Event]], Sequence[str]] = lambda _copies: ()  # for `f` of the row
+    secrets: Sequence[bytes] = ()  # for the marks of people in rows: the key in use, and those before it
     since: int | None = None  # Unix milliseconds: what was received before may have been sent, and nobody remembers
     open: dict[bytes, Hold] = field(default_factory=dict)
     deadlines: list[tuple[int, bytes]] = field(default_factory=list)  # a heap; entries of closed holds are stale
@@ -153,6 +159,11 @@ class Partition:
                 heapq.heappush(self.deadlines, (self.open[key].deadline, key))
 
     @property
+    def secret(self) -> bytes:
+        """The key in use, or an empty one."""
+        return self.secrets[0] if self.secrets else b""
+
+    @property
     def waiting(self) -> int:
         """Open holds."""
         return len(self.open)
@@ -161,6 +172,14 @@ class Partition:
         """All records of one batch, in order. Records have `key`, `value`, `offset` and `timestamp` (of their append)."""
         records = list(records)
         return _Run(self, seen_get, held_get, dict.fromkeys(r.key for r in records if r.key is not None)).run(records)
+
+    def erase(self, keys_: Sequence[bytes], gone: Callable[[Event], bool], seen_get: Get, held_get: Get) -> Result:
+        """Take what is left of people out of these conversions. `gone`: is this copy of somebody who is erased?
+
+        Not between the copies of a merge, which closes as ever: later, where a hold waits for long. A row stays, so that a
+        copy that comes late counts as one, and says nothing of the person any more.
+        """
+        return _Run(self, seen_get, held_get, keys_).erase(keys_, gone)
 
 
 class _Place(NamedTuple):
@@ -203,6 +222,41 @@ class _Run:
                 self._close_due()  # here and nowhere else: the clock moves nowhere else
             else:
                 self._copy(record.key, found)
+        return self._done()
+
+    def erase(self, keys_: Sequence[bytes], gone: Callable[[Event], bool]) -> Result:
+        for key in keys_:
+            row, hold = self.rows[key], self._hold(key)
+            if row is None or (hold is not None and ("k" not in hold or not self._erased(key, row, hold, gone))):
+                continue
+            if row["s"] is not None:
+                for name in ("w", "p", "f", "x"):
+                    row.pop(name, None)
+                row["c"] = [[*copy[:4], ""] for copy in row["c"]]
+                self.dirty_rows.add(key)
+        return self._done()
+
+    def _erased(self, key: bytes, row: Json, hold: Json, gone: Callable[[Event], bool]) -> bool:
+        """Take the copies out of a hold: all that dedup would give to one person, if any of them is `gone`. Is it empty now?"""
+        kin = [copies for _, copies in people.groups(hold["x"])]
+        left = [copy for copies in kin if not any(map(gone, copies)) for copy in copies]
+        if left:
+            if len(left) < len(hold["x"]):
+                hold["x"] = merge.distinct(left)
+                self.dirty_holds.add(key)
+            return False
+        if row["s"] in (None, "unconfirmed"):
+            event = merge.merge(hold["x"], hold.get("c"))
+            found = self.partition.route(event)
+            routes = {n: Route("erased", "erasure", r.basis) if r.state == "queued" else r for n, r in found.items()}
+            self.result.closed.append(Closed(key, event, "erased", routes, (), row["n"]))
+            row["s"], row["t"] = "erased", self.partition.now or hold["d"]
+            _note_routes(row, routes)
+        row.pop("k", None)
+        self._drop_hold(key)
+        return True
+
+    def _done(self) -> Result:
         # who was set apart first: a crash may cut the write off, and a row that says "closed" must not stand without them
         for key in sorted(self.dirty_rows, key=lambda key: not keys.apart(key)):
             self.result.seen[key] = _dumps(self.rows[key])
@@ -245,7 +299,7 @@ class _Run:
     def _is_stranger(self, rule: EventRule, row: Json, copy: Event) -> bool:
         if row["s"] is None or "apart" in copy or rule.different_people == "merge":
             return False
-        return people.stranger(str(row.get("w", "")), copy)
+        return people.stranger(str(row.get("w", "")), copy, self.partition.secrets)
 
     def _turn_away(self, row: Json, copy: Event) -> None:
         """It is of somebody else than the conversion that closed: a conversion of its own."""
@@ -265,7 +319,7 @@ class _Run:
             self._alias(key, copy)
         if new and row["n"] > 2 and "h" not in row and "apart" not in copy:
             who = row.setdefault("p", [])
-            if (visitor := people.visitor(copy)) and visitor not in who:
+            if (visitor := people.visitor(copy, self.partition.secret)) and visitor not in who:
                 who.append(visitor)
             if len(who) >= HOT:
                 row["h"] = offset
@@ -392,8 +446,10 @@ class _Run:
             if why:
                 self.result.flags.append((event["event_name"], why))
             one["s"], one["t"] = how, when
-            if who := people.marks(copies):
+            if who := people.marks(copies, self.partition.secret):
                 one["w"] = who
+            if prints := self.partition.prints(copies):
+                one["f"] = list(prints)
             _note_routes(one, routes)
         if len(kin) > 1:
             row["g"] = len(kin)
@@ -498,6 +554,15 @@ class _Run:
             self._close(key, row, hold, "unconfirmed")
 
 
+def note_places(result: Result, offsets: Sequence[int]) -> None:
+    """Write into the rows where their conversions stand in the log by now: how they are found again to be looked at."""
+    for closed, offset in zip(result.closed, offsets, strict=False):
+        if offset >= 0 and closed.how != "erased" and (value := result.seen.get(closed.key)):
+            row = orjson.loads(value)
+            row["x"] = [*row.get("x", ()), offset][-MOST_PLACES:]
+            result.seen[closed.key] = orjson.dumps(row)
+
+
 def _read(record: Any) -> Event | int | None:
     """A copy, the clock in milliseconds, or None for what somebody else wrote into our topic."""
     try:
@@ -509,8 +574,11 @@ def _read(record: Any) -> Event | int | None:
     return copy if shape.is_copy(record.key, copy) else None
 
 
-def forgotten(rule: Callable[[str], EventRule], now: int) -> Callable[[bytes, bytes], bool]:
-    """Which rows of `seen` nobody needs any more when the log's clock says `now`: (key, row) -> bool."""
+def forgotten(rule: Callable[[str], EventRule], now: int, keep: float = 0.0) -> Callable[[bytes, bytes], bool]:
+    """Which rows of `seen` nobody needs any more when the log's clock says `now`: (key, row) -> bool.
+
+    `keep`: milliseconds for which a conversion can be looked up at least. Which copies are late does not depend on it.
+    """
 
     def test(key: bytes, value: bytes) -> bool:
         if key == MEMORY:
@@ -519,7 +587,7 @@ def forgotten(rule: Callable[[str], EventRule], now: int) -> Callable[[bytes, by
         name = keys.parts(key.removeprefix(ALIAS))[2]
         first = row["t"] if "=" in row else row["c"][0][1]
         closed = "=" in row or row["s"] is not None
-        return closed and bool(now - first > rule(name).horizon * 1000 + GRACE)
+        return closed and bool(now - first > max(rule(name).horizon * 1000 + GRACE, keep))
 
     return test
 

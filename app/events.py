@@ -124,9 +124,11 @@ class Commerce(TypedDict, total=False):
     list_name: str
 
 
-class Consent(TypedDict, total=False):
-    """What the person said, as the source reported it; absent means not told."""
+#: Of Google consent mode: what every other way of saying it comes down to.
+SIGNALS = ("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization")
 
+
+class _Consent(TypedDict, total=False):
     __pydantic_config__ = _STRICT  # type: ignore[misc]
 
     ad_storage: Signal
@@ -138,15 +140,36 @@ class Consent(TypedDict, total=False):
     us_privacy: Annotated[str, _doc("IAB US privacy string, four characters")]
     gpc: Annotated[bool, _doc("Global Privacy Control was on")]
     categories: Annotated[dict[str, bool], _doc("A consent manager's own categories")]
+    region: Annotated[str, _doc("Where the person was asked: ISO 3166, a country or a part of it, such as US-CA")]
 
 
-class Tag(TypedDict, total=False):
+class DraftConsent(_Consent, total=False):
+    """What the person said, as the source reports it; absent means not told."""
+
+    gcs: Annotated[str, _doc("Google consent mode as Google's tags send it: G111")]
+    gcd: Annotated[str, _doc("The same, newer: 11r1r1r1r5")]
+
+
+class Consent(_Consent, total=False):
+    """What the person said; absent means not told. A sink finds all of it read into the four signals: app/consent.py."""
+
+    limited: Annotated[bool, _doc("Only before a sink: the platform must be told that the person opted out")]
+
+
+class DraftTag(TypedDict, total=False):
     """A platform's own tag in the browser: the third sender."""
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
 
     ran: Annotated[bool, _doc("The tag was on the page and was called for this event")]
     event_id: Annotated[str, _doc("The id it was given")]
+    blocked: Annotated[bool, _doc("The page calls it, but its script did not come")]
+
+
+class Tag(DraftTag, total=False):
+    """The same, and what only we know of it. Of gtag the key may be a measurement id."""
+
+    relayed: Annotated[bool, _doc("Our collector handed on the tag's own report: the platform must not get it again")]
 
 
 class DraftUser(TypedDict, total=False):
@@ -183,8 +206,8 @@ class Draft(TypedDict, total=False):
     context: Context
     ids: Ids
     commerce: Commerce
-    consent: Consent
-    tags: dict[str, Tag]
+    consent: DraftConsent
+    tags: dict[str, DraftTag]
     labels: list[str]
     custom: dict[str, Any]
     pairs: Annotated[Literal[False], _doc("The id was made up for this call: no other copy carries it")]
@@ -221,6 +244,9 @@ class Origin(TypedDict, total=False):
     partition: int
     offset: int
     request: Annotated[str, _doc("The collector's id of the request")]
+    headers: Annotated[
+        dict[str, str], _doc("Of the record: CloudEvents attributes (ce_*) and trace context; at most 2,000 characters")
+    ]
 
 
 class Event(TypedDict, total=False):

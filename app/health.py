@@ -2,8 +2,8 @@
 
 Ready is a worker that has its state and whose work moves. A source partition stands still when no offset of it moved for
 `stall_after` while anything of it is unread or unfinished, however little: at night no more may come. What waits on purpose
-(a halted destination, the pause between two attempts) does not count. That Kafka does not answer, or that the group does not
-have us, are reasons of their own, or a dead consumer would look like an idle one.
+(a halted destination, a schema registry that is away, the pause between two attempts) does not count. That Kafka does not
+answer, or that the group does not have us, are reasons of their own, or a dead consumer would look like an idle one.
 
 Alive is a worker whose loops turn, whatever is delivered.
 
@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from faust.types import TP
 
-from app import metrics
+from app import bus, metrics
 from app.lossless import die
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ log = structlog.get_logger()
 
 LOOK = 5.0  # seconds between looks, and for an answer
 LOOPS_MAX = 120.0  # seconds in which a loop that lives has turned: none of its waits is longer
+NO_LOOPS = ("kafka", "client", "group")  # among what is watched
 NAMED = 20  # partitions that an answer names
 
 K = TypeVar("K", bound=Hashable)
@@ -198,7 +199,7 @@ class Health:
         return self._parts.seconds.get("kafka", 0.0) >= 2 * self.interval
 
     def _loops(self, limit: float) -> list[str]:
-        return [loop for loop in ("clock", "fetch") if self._parts.seconds.get(loop, 0.0) >= limit]
+        return [part for part in self._parts.over(limit) if part not in NO_LOOPS]
 
     # -- looking
 
@@ -227,9 +228,10 @@ class Health:
             "group": None
             if away or consumer.member or (recovered and not consumer.sources())
             else (app.consumer_generation_id, app.tables.recovery.active_remaining_total()),
-            "fetch": consumer.turned if recovered and not away else None,
-            "clock": self.pipeline.clock.turned if recovered and not away else None,
         }
+        turned = {"fetch": consumer.turned, "clock": self.pipeline.clock.turned}
+        turned |= {f"deliver.{name}": one.turned for name, one in self.pipeline.deliver.items()}
+        marks |= {loop: turns if recovered and not away else None for loop, turns in turned.items()}
         self._parts.look(now, marks)
         self._looked = now
         if ends is not None and recovered:
@@ -246,14 +248,16 @@ class Health:
 
     def _place(self, tp: TP, end: int) -> Place:
         done, one = self.pipeline.app.consumer.unfinished_from(tp) or 0, self._delivering.get(tp.topic)
-        return Place(end, done) if one is None else Place(end, done, one.held(tp.partition), one.steps(tp.partition))
+        if one is None:
+            return Place(end, done, held=tp in self.pipeline.normalize.waiting)
+        return Place(end, done, one.held(tp.partition), one.steps(tp.partition))
 
     async def _log_ends(self) -> dict[TP, int]:
         return dict(await self.pipeline.app.consumer.readable_ends(self._asked_for()))
 
     async def _log_ends_anew(self) -> dict[TP, int]:
         """The same question from a client of its own: who is silent, Kafka or ours?"""
-        reader = AIOKafkaConsumer(bootstrap_servers=self.pipeline.settings.brokers, group_id=None)
+        reader = bus.of(self.pipeline.settings).consumer(group_id=None)
         try:
             await reader.start()
             return dict(await reader.end_offsets([TopicPartition(*tp) for tp in self._asked_for()]))

@@ -14,11 +14,13 @@ names the one it needs:
     gender      letter  f or m
     street      plain   lower case, without punctuation
 
-What arrives as a SHA-256 is kept as `given`. What cannot be normalised is refused with a reason, never half right.
+What arrives as a SHA-256, in hex or base64, is kept as `given`. No platform takes other hashes, and hashed once more they would
+match nobody: they are refused like all that cannot be normalised, with a reason, never half right.
 
 Everything here reads what anybody may have sent, so no pattern takes more than linear time and no cache keeps long values.
 """
 
+import base64
 import hashlib
 import re
 import unicodedata
@@ -32,26 +34,34 @@ from app.events import Hashes
 
 #: Meta's libraries append a short mark to hashes: `<64 hex>.AQ`; it is no part of the hash.
 _SHA256 = re.compile(r"([0-9a-fA-F]{64})(?:\.[\w-]{1,8})?")
+_BASE64_SHA256 = re.compile(r"[A-Za-z0-9+/_-]{42}[AEIMQUYcgkosw048]=")
+#: MD5, SHA-1, SHA-224, SHA-384 and SHA-512 in hex.
+_OTHER_HASH = re.compile(
+    "(?=.*[a-fA-F])(?:[0-9a-fA-F]{32}|[0-9a-fA-F]{40}|[0-9a-fA-F]{56}|[0-9a-fA-F]{96}|[0-9a-fA-F]{128})"
+)
 _LABEL = r"[^@\s,;:<>()\[\]\"'/?&=#!%\\.]"
 _EMAIL = re.compile(rf"[^@\s,;:<>()\[\]\"\\]+@(?:{_LABEL}+\.)+{_LABEL}{{2,}}")
 _PHONE_LIKE = re.compile(r"\+\d[\d\s().-]{6,18}\d|\(\d{2,5}\)\s?\d{3,4}[\s-]?\d{3,5}")
 #: No letter, digit or sign of an address: white space, what separates things in texts and URLs (an address might have
 #: some of these, though), and the punctuation of other scripts.
 _SEPARATORS = (
-    r"\s\x00-\x1f\"#%&(),/:;<=>?\[\\\]{|}\x7f-\x9f\u00a1\u00ab\u00bb\u00bf\u2010-\u2027\u2030-\u205e\u3000-\u3003"
+    r"\s\x00-\x1f\"#%&(),/:;<=>?\[\\\]{|}\x7f-\x9f\u00a1\u00ab\u00bb\u00bf\u2010-\u2027\u2030-\u205e\u3000\u3001\u3003"
     r"\u3008-\u3011\uff01-\uff0d\uff0f\uff1a-\uff1f"
 )
 #: Percent-encoded, once or several times: letters and digits, and bytes of UTF-8.
 _ENCODED = r"3\d|4[1-9a-f]|5[\da]|6[1-9a-f]|7[\da]|[89a-f][\da-f]"
-_AT = re.compile(r"([@\uff20]|%(?:25)*40)")
+#: Also its wide and small forms, which people and IDNA take for the same.
+_ANY_AT = r"[@\uff20\ufe6b]|%(?:25)*40|%(?:25)*ef%(?:25)*(?:bc%(?:25)*a0|b9%(?:25)*ab)"
+_AT = re.compile(rf"({_ANY_AT})", re.IGNORECASE)
+_SPELLED_AT = re.compile(r"&(?:#0{0,6}64|#x0{0,6}40|commat);|\\u0040", re.IGNORECASE)  # in HTML and in JSON
 #: What may be an address; or an encoded separator, taken whole so that no address begins in its middle.
 _RUN = re.compile(
     rf"((?:[^{_SEPARATORS}]|%(?:25)*(?:2[147abde]|40|5[ef]|60|7e|{_ENCODED}))+)"
     r"|%(?:25)*[\da-f]{2}(?![@\uff20]|%(?:25)*40)",
     re.IGNORECASE,
 )
-_DOMAIN_LABEL = rf"(?:[^{_SEPARATORS}!$'*+.@^`~\uff0e\uff20]|%(?:25)*(?:2d|5f|{_ENCODED}))+"
-_DOMAIN = re.compile(rf"{_DOMAIN_LABEL}(?:(?:[.\uff0e]|%(?:25)*2e){_DOMAIN_LABEL})+", re.IGNORECASE)
+_DOMAIN_LABEL = rf"(?:[^{_SEPARATORS}!$'*+.@^`~\u3002\ufe6b\uff0e\uff20\uff61]|%(?:25)*(?:2d|5f|{_ENCODED}))+"
+_DOMAIN = re.compile(rf"{_DOMAIN_LABEL}(?:(?:[.\u3002\uff0e\uff61]|%(?:25)*2e){_DOMAIN_LABEL})+", re.IGNORECASE)
 _BIRTH_DATE = re.compile(r"([0-9]{4})-?([0-9]{2})-?([0-9]{2})")
 _GMAIL = ("gmail.com", "googlemail.com")
 _LONGEST = 500  # characters of a clear value; no name, street or address is longer
@@ -65,6 +75,11 @@ class Unusable(ValueError):
 
 def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+#: What somebody gets who hashes a value that is missing. `null` is a family name, too.
+_EMPTY = frozenset(map(sha256, ("", " ")))
+_NO_CONTACT = _EMPTY | frozenset(map(sha256, ("null", "undefined", "none", "nan", "0", "false", "n/a", "NULL", "None")))
 
 
 def is_sha256(text: str) -> bool:
@@ -81,8 +96,11 @@ def redact(text: str) -> str:
     bare = text.strip()
     if bare[:1] in ("+", "(") and _PHONE_LIKE.fullmatch(bare):
         return REDACTED
-    if "@" in text or "\uff20" in text or ("%" in text and "40" in text):
-        return _RUN.sub(_without_addresses, text)
+    written = _SPELLED_AT.sub("@", text) if "&" in text or "\\" in text else text
+    encoded = "%" in text and ("40" in text or "%ef" in text.lower())
+    if "@" in written or "\uff20" in written or "\ufe6b" in written or encoded:
+        found = _RUN.sub(_without_addresses, written)
+        return text if found == written else found
     return text
 
 
@@ -181,6 +199,15 @@ RULES: dict[str, Callable[[str, str | None], dict[str, str]]] = {
 }
 
 
+def _given(value: str) -> str:
+    """The SHA-256 that this is, in lower-case hex; empty for anything else."""
+    if found := _SHA256.fullmatch(value):
+        return found[1].lower()
+    if _BASE64_SHA256.fullmatch(value):
+        return base64.urlsafe_b64decode(value.replace("+", "-").replace("/", "_")).hex()
+    return ""
+
+
 @lru_cache(maxsize=1 << 16)
 def _all_variants(field: str, value: str, country: str | None) -> tuple[tuple[str, str], ...]:
     return tuple((rule, sha256(text)) for rule, text in RULES[field](value, country).items() if text)
@@ -192,8 +219,12 @@ def hashes(field: str, value: str, country: str | None, keep: Collection[str] | 
     Raises Unusable when the value is not what the field says.
     """
     value = value.strip()
-    if found := _SHA256.fullmatch(value):
-        return {"given": found[1].lower()}
+    if given := _given(value):
+        if given in (_NO_CONTACT if field in ("email", "phone") else _EMPTY):
+            raise Unusable("empty")
+        return {"given": given}
+    if _OTHER_HASH.fullmatch(value):
+        raise Unusable("another_hash")
     if len(value) > _LONGEST:
         raise Unusable("too_long")
     variants = _all_variants(field, value, country)

@@ -1,7 +1,7 @@
 """From what normalize found to rows for Kafka, counted: the same for the collector and the normalize agent."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import orjson
 import structlog
@@ -19,6 +19,8 @@ log = structlog.get_logger()
 Row = tuple[bytes | None, bytes | None, int]
 #: (topic, partition) -> rows in order
 Rows = dict[tuple[str, int], list[Row]]
+#: (topic, partition) -> the offset of each row that was written there; -1, or none at all, where Kafka does not tell it
+Places = Mapping[tuple[str, int], Sequence[int]]
 
 
 def label(event_name: str) -> str:

@@ -52,18 +52,25 @@ Progress = Callable[[str], None]
 class Kafka:
     """One broker on loopback, also its own controller. All it has is in `folder`; its output goes to `kafka.log` there.
 
-    `port` None picks a free one. `properties` win over the settings below. Stopped or killed, it can be started again
+    `port` None picks a free one. `properties` win over the settings below; `listeners` are the ports of more listeners, by their
+    security protocol. Stopped or killed, it can be started again
     and still has its records; after `kill` a start takes up to 3 s longer, since the old broker's session has to lapse.
     """
 
     def __init__(
-        self, folder: Path, port: int | None = None, heap: str = "384m", properties: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        port: int | None = None,
+        heap: str = "384m",
+        properties: Mapping[str, str] | None = None,
+        listeners: Mapping[str, int] | None = None,
     ) -> None:
         self.folder = folder.resolve()
         self.port = processes.free_port() if port is None else port
         self.controller_port = processes.free_port()
         self.heap = heap
         self.properties = dict(properties or {})
+        self.listeners = dict(listeners or {})
         self.log = self.folder / "kafka.log"
         self._format = ["--standalone", f"--cluster-id={_uuid()}"]
         self._process: subprocess.Popen[bytes] | None = None
@@ -143,11 +150,15 @@ class Kafka:
         self.controller_port = processes.free_port(self.controller_port)
 
     def _settings(self) -> dict[str, str]:
+        more = [f"{protocol}://127.0.0.1:{port}" for protocol, port in self.listeners.items()]
+        controller = f"CONTROLLER://127.0.0.1:{self.controller_port}"
         return {
             "process.roles": "broker,controller",
             "node.id": "1",
-            "listeners": f"PLAINTEXT://{self.brokers},CONTROLLER://127.0.0.1:{self.controller_port}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listeners": ",".join([f"PLAINTEXT://{self.brokers}", *more, controller]),
+            "listener.security.protocol.map": ",".join(
+                [f"{one}:{one}" for one in ("PLAINTEXT", *self.listeners)] + ["CONTROLLER:PLAINTEXT"]
+            ),
             "inter.broker.listener.name": "PLAINTEXT",
             "controller.listener.names": "CONTROLLER",
             "controller.quorum.bootstrap.servers": f"127.0.0.1:{self.controller_port}",

@@ -55,5 +55,13 @@ def set_apart(event: Event, mark: str, label: str) -> Event:
     return {**event, "event_id": f"{event['event_id']}.{mark}", "apart": mark, "labels": labels}
 
 
+_SHARES = 10_000  # parts into which a share divides the conversions
+
+
+def chosen(conversion: str, share: float) -> bool:
+    """Is this conversion in a share (0 to 1) of all? A larger share has all that a smaller one has."""
+    return share >= 1 or partition(conversion, _SHARES) < share * _SHARES
+
+
 def partition(conversion: str, partitions: int) -> int:
     return int(murmur2(conversion.encode()) & 0x7FFFFFFF) % partitions

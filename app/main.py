@@ -5,43 +5,58 @@ import fcntl
 import os
 import socket
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import faust
 import structlog
+from aiokafka.errors import KafkaError
 
 from agents.clock import Clock
 from agents.dedup import Dedup
 from agents.deliver import Deliver
 from agents.normalize import Normalize
-from app import intake, processes, topics
+from agents.tidy import Tidy
+from app import acls, bus, destinations, history, intake, processes, topics
+from app.control import Control, Order
 from app.errors import CapistreamError
+from app.forget import People
 from app.health import Health
+from app.log import for_faust
 from app.lossless import App, Rows
 from app.lossless.lanes import agent
+from app.registry import Registry
 from app.settings import Settings, View
+from app.tokens import GoogleTokens
+from app.view.access import Access
 from app.view.pages import Pages
 from sinks import SINKS
 
 log = structlog.get_logger()
 
+MEND_EVERY = 15.0  # seconds between tries to create a topic that is gone
+
 
 class Pipeline:
     """The stages and what they share."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, backfill: bool = False) -> None:
         self.settings = settings
+        self.backfill = backfill  # history may go to live destinations
         self.names = topics.names(settings)
         self.partitions = settings.kafka.partitions
         self.app = _faust_app(settings)
         self.app.deletions_kept = topics.DELETIONS_KEPT / 1000
         self.seen = Rows(self.app, "seen", "What is known of each conversion; written by dedup")
         self.held = Rows(self.app, "held", "Copies of conversions that wait for more; written by dedup")
+        self.people = People(settings, self._forgotten)
+        self.tokens = GoogleTokens()
         self.normalize = Normalize(self)
         self.clock = Clock(self)
+        self.tidy = Tidy(self)
         self.dedup = Dedup(self)
         self.deliver = {
             name: Deliver(
@@ -53,19 +68,31 @@ class Pipeline:
             )
             for name, one in settings.destinations.items()
         }
+        self.control = Control(settings, self._obey)
         self.health = Health(self)
+        self._of_topic = {one.topic: one for one in self.deliver.values()}
+        self._mend_at = 0.0  # monotonic time
+        self._no_traces = ""  # why their topic takes none, while it does not
+        self._aside: set[asyncio.Task[None]] = set()
         self._http: aiohttp.ClientSession | None = None
+        self._registry: Registry | None = None
         self._declare_agents()
         self.app.on_starting.append(self._apply_topics)
         self.app.on_starting.append(self._watch)
         self.app.on_ready.append(self.dedup.recovered)
+        for one in self.deliver.values():
+            self.app.on_ready.append(one.recovered)
+            self.app.lanes.also.append(one.quiesce)
         self.app.on_closing.append(self._close)
-        self.app.on_web.append(lambda site: site.add_routes(Pages(self).routes()))
+        access = Access(settings.view)
+        self.app.on_web.append(lambda site: site.add_routes(Pages(self, access).routes()))
 
     def _declare_agents(self) -> None:
         for name, source in self.settings.sources.items():
             if source.start == "latest":
                 self.app.from_end.add(source.topic)
+            elif (since := source.start_time) is not None:
+                self.app.from_time[source.topic] = since
             # the customer's topics have their own number of partitions
             agent(self.app, self._topic(source.topic, None), self.normalize.batch, f"normalize.{name}")
         agent(self.app, self._topic(self.names.events, self.partitions), self.dedup.batch, "dedup")
@@ -80,7 +107,9 @@ class Pipeline:
 
     async def _apply_topics(self) -> None:
         try:
-            created = await topics.apply(self.settings)
+            created = await acls.prepare(self.settings, "worker")
+            if not self.backfill:
+                await history.must_be_wanted(self.settings)
         except CapistreamError as exc:
             print(exc, file=sys.stderr, flush=True)
             os._exit(1)  # nothing has begun; Faust's own way out would bury the line under a traceback
@@ -93,13 +122,90 @@ class Pipeline:
     async def _on_started(self) -> None:
         self.app.add_future(self.clock.listen())
         self.app.add_future(self.clock.tick())
+        self.app.add_future(self.control.listen(lambda: self.app.should_stop))
+        self.app.add_future(self.people.listen(lambda: self.app.should_stop))
+        self.app.add_future(self.tidy.run())
+        for one in self.deliver.values():
+            self.app.add_future(one.run())
+        self.aside(self._name_left())
 
-    async def write(self, rows: Mapping[tuple[str, int], list[intake.Row]], generation: int) -> None:
-        """Produce rows by (topic, partition) and wait for Kafka. Raises Lost when the partitions are no longer ours."""
-        if not rows:
+    async def _name_left(self) -> None:
+        """Events of a destination that was taken out of the configuration wait for it to come back: somebody should know."""
+        try:
+            left = await destinations.left(self.settings)
+        except CapistreamError as exc:
+            log.warning("destinations.not_asked", error=str(exc))
             return
+        for name, waiting in left.items():
+            log.warning("destination.not_configured", destination=name, waiting=waiting, topic=self.names.to(name))
+
+    def _obey(self, order: Order) -> None:
+        if order.destination in self.deliver:
+            self.deliver[order.destination].obey(order)
+
+    def _forgotten(self) -> None:
+        log.info("people.forgotten", entries=len(self.people.known))
+        for one in self.deliver.values():
+            one.forget()
+
+    async def write(self, rows: Mapping[tuple[str, int], list[intake.Row]], generation: int) -> intake.Places:
+        """Produce rows by (topic, partition) and wait for Kafka. Returns their offsets, as far as it tells them.
+
+        Raises Lost when the partitions are no longer ours.
+        """
+        if not rows:
+            return {}
         await self.app.consumer.own(generation)
-        await asyncio.gather(*(self.app.producer.write(topic, p, some) for (topic, p), some in rows.items()))
+        offsets = await asyncio.gather(*(self._put(topic, p, some, generation) for (topic, p), some in rows.items()))
+        return dict(zip(rows, offsets, strict=True))
+
+    async def _put(self, topic: str, p: int, rows: list[intake.Row], generation: int) -> list[int]:
+        producer, one = self.app.producer, self._of_topic.get(topic)
+        if topic == self.names.trace:  # it is for looking at, and stops nothing
+            refused, found = await producer.offer(topic, p, rows)
+            if refused != self._no_traces:
+                self._no_traces = refused
+                log.warning("trace.refused" if refused else "trace.again", reason=refused)
+            return list(found)
+        if one is None:
+            return list(await producer.place(topic, p, rows))
+        # A topic that is gone, or refuses, stops neither the worker nor the other destinations.
+        refused, found = await producer.offer(topic, p, rows)
+        if refused:
+            await one.take_over(p, rows, refused, generation)
+            self._mend_topics()
+        one.topic_refuses(refused)
+        return list(found)
+
+    @property
+    def has_state(self) -> bool:
+        """Are the tables those of the partitions that it has?"""
+        return bool(self.app.consumer.ready == self.app.consumer_generation_id and not self.app.should_stop)
+
+    async def offer(self, topic: str, p: int, rows: list[intake.Row]) -> str:
+        """Produce rows that nothing of an event hangs on. Returns why Kafka did not take them, or an empty text."""
+        refused, _ = await self.app.producer.offer(topic, p, rows)
+        return str(refused)
+
+    def _mend_topics(self) -> None:
+        """Create again what somebody deleted, if we may."""
+        if self.settings.kafka.create_topics and time.monotonic() > self._mend_at:
+            self._mend_at = time.monotonic() + MEND_EVERY
+            self.aside(self._create_topics())
+
+    async def _create_topics(self) -> None:
+        try:
+            created = await topics.apply(self.settings)
+        except (CapistreamError, KafkaError) as exc:
+            log.warning("topics.not_created", error=str(exc))
+        else:
+            log.warning("topics.created", topics=created)
+
+    def aside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let this run beside everything else; nothing waits for it."""
+        task = asyncio.create_task(work)
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
 
     async def http(self) -> aiohttp.ClientSession:
         if self._http is None:
@@ -107,6 +213,13 @@ class Pipeline:
                 connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
             )
         return self._http
+
+    async def registry(self) -> Registry:
+        """Of a configuration that names one."""
+        assert self.settings.registry is not None
+        if self._registry is None:
+            self._registry = Registry(self.settings.registry, await self.http())
+        return self._registry
 
     async def _close(self) -> None:
         if self._http is not None:
@@ -127,12 +240,12 @@ def _faust_app(settings: Settings) -> App:
     port, address = _view_address(view)
     return App(
         kafka.prefix,
-        broker=[f"aiokafka://{broker.strip()}" for broker in settings.brokers.split(",")],
+        bus.of(settings),
         store="rocksdb://",
         datadir=str(claim_folder(settings.worker.data_dir)),
         topic_partitions=kafka.partitions,
         topic_replication_factor=kafka.replication,
-        topic_allow_declare=kafka.create_topics,
+        topic_allow_declare=False,  # they are made, or missed, before Faust starts, and not by settings of Faust's (topics.py)
         topic_disable_leader=True,  # nothing of ours runs on a leader
         # A standby would write every row a second time to save a takeover 24 s per million keys, and how recovery and the
         # cure of foreign rows go with one is not tested: refused until it is.
@@ -155,17 +268,20 @@ def _faust_app(settings: Settings) -> App:
         producer_linger=0.0,  # batches are made by us
         producer_max_batch_size=512 * 1024,
         producer_request_timeout=60,
+        logging_config=for_faust(),
     )
 
 
-def run_worker(settings: Settings, web_port: int | None = None) -> None:
+def run_worker(settings: Settings, web_port: int | None = None, *, backfill: bool = False) -> None:
     """Until SIGTERM. Ends with EXIT_ANEW when it has to be started again."""
     import uvloop
 
     uvloop.install()
     if web_port is not None:
         settings = settings.model_copy(update={"view": settings.view.model_copy(update={"port": web_port})})
-    faust.Worker(Pipeline(settings).app, override_logging=False, loglevel="INFO").execute_from_commandline()
+    faust.Worker(
+        Pipeline(settings, backfill=backfill).app, override_logging=False, loglevel="INFO"
+    ).execute_from_commandline()
 
 
 def claim_folder(data_dir: Path) -> Path:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from app.events import Event, Json, Source
+from app.events import SIGNALS, Event, Json, Source
 
 #: Copies kept per conversion; more (by a fixed order that keeps some of every source) are counted and not merged. Their
 #: consent is: a denial counts in whichever copy it is.
@@ -43,7 +43,6 @@ _PARTS: dict[str, tuple[tuple[Source, ...], tuple[Group, ...]]] = {
     "custom": (_KNOWS_ORDER, ()),
     "tags": (_KNOWS_BROWSER, ()),
 }
-_SIGNALS = ("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization")
 
 
 def content_hash(copy: Event) -> str:
@@ -90,9 +89,7 @@ def merge(copies: Iterable[Event], cut: Json | None = None) -> Event:
     known = distinct(copies)
     if not known:
         raise ValueError("no copies")
-    # of two different copies of one source the one received first: a reload of the thank-you page comes after the sale
-    by_order = sorted(known, key=lambda c: (_KNOWS_ORDER.index(c["source"]), *_arrival(c)))
-    by_browser = sorted(known, key=lambda c: (_KNOWS_BROWSER.index(c["source"]), *_arrival(c)))
+    by_order, by_browser = _asked(known, _KNOWS_ORDER), _asked(known, _KNOWS_BROWSER)
     first = by_order[0]
     merged: Json = {
         "v": first["v"],
@@ -111,6 +108,10 @@ def merge(copies: Iterable[Event], cut: Json | None = None) -> Event:
         preferred = by_order if order is _KNOWS_ORDER else by_browser
         if content := _part([c[part] for c in preferred if part in c], groups):  # type: ignore[literal-required]
             merged[part] = content
+    for copy in known:  # whatever else is said of that tag: the platform has its report
+        for name, tag in copy.get("tags", {}).items():
+            if tag.get("relayed"):
+                merged["tags"][name] = {**merged["tags"][name], "relayed": True}
     told: list[Any] = [c["consent"] for c in known if "consent" in c]
     if len(known) == MAX_COPIES:
         told += [decided(copies), cut or {}]
@@ -119,6 +120,39 @@ def merge(copies: Iterable[Event], cut: Json | None = None) -> Event:
     if labels := sorted({label for c in known for label in c.get("labels", ())}):
         merged["labels"] = labels
     return merged  # type: ignore[return-value]
+
+
+def origins(copies: Iterable[Event]) -> dict[str, list[Event]]:
+    """Which copies each field of their merged event is from: `commerce.value` -> the one that it was taken from.
+
+    Of consent and labels all copies that say something of it: a denial of any of them counts.
+    """
+    known = distinct(copies)
+    by_order, by_browser = _asked(known, _KNOWS_ORDER), _asked(known, _KNOWS_BROWSER)
+    event_id = _event_id(by_browser)
+    found: dict[str, list[Event]] = {
+        "event_id": [next(copy for copy in by_browser if copy["event_id"] == event_id)],
+        "time": [by_order[0]],
+    }
+    for part, (order, groups) in _PARTS.items():
+        preferred = by_order if order is _KNOWS_ORDER else by_browser
+        # what `_part` does depends on the names alone, so in place of each value it is given the copy
+        named = [dict.fromkeys(copy[part], copy) for copy in preferred if part in copy]  # type: ignore[literal-required]
+        found |= {f"{part}.{name}": [copy] for name, copy in _part(named, groups).items()}
+    for copy in known:
+        for name in copy.get("consent", {}):
+            found.setdefault(f"consent.{name}", []).append(copy)
+        if "labels" in copy:
+            found.setdefault("labels", []).append(copy)
+    return found
+
+
+def _asked(copies: Sequence[Event], order: Sequence[Source]) -> list[Event]:
+    """Copies in the order in which they are asked.
+
+    Of two different ones of one source the one received first: a reload of the thank-you page comes after the sale.
+    """
+    return sorted(copies, key=lambda copy: (order.index(copy["source"]), *_arrival(copy)))
 
 
 def _event_id(by_browser: Sequence[Event]) -> str:
@@ -149,16 +183,16 @@ def _first_with(parts: Sequence[Any], names: tuple[str, ...]) -> Json:
 def merge_consent(signals: Sequence[Any]) -> Json:
     """Per signal: denied if any copy denies, granted if any grants, else absent. Strings must agree to stay readable."""
     result: Json = {}
-    for name in _SIGNALS:
+    for name in SIGNALS:
         said = {s[name] for s in signals if name in s}
         if said:
             result[name] = "denied" if "denied" in said else "granted"
     if any("gpc" in s for s in signals):
         result["gpc"] = any(s.get("gpc") for s in signals)
-    for name in ("tcf", "gpp", "us_privacy"):
+    for name in ("tcf", "gpp", "us_privacy", "region"):
         said = {s[name] for s in signals if name in s}
         if said:
-            # two different strings contradict each other: policy reads that as denied
+            # two different strings contradict each other: policy reads that as denied, and a region as not known
             result[name] = said.pop() if len(said) == 1 else "contradictory"
     categories = [s["categories"] for s in signals if "categories" in s]
     if categories:
@@ -168,7 +202,7 @@ def merge_consent(signals: Sequence[Any]) -> Json:
 
 
 def decided(copies: Iterable[Event]) -> Json:
-    """The merged consent of copies, without the categories: those decide nothing, and there can be any number."""
+    """The merged consent of copies, without the categories: what those decide are signals by now, and there can be any number."""
     consent = merge_consent([c["consent"] for c in copies if "consent" in c])
     consent.pop("categories", None)
     return consent

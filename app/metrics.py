@@ -1,7 +1,7 @@
 """Every metric, with its unit and what to do about it. docs/metrics.md is generated from here."""
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Enum, Gauge, Histogram, generate_latest
 
 RECORDS = Counter("capistream_records_total", "Kafka records finished, by topic", ["topic"])
 UNREAD = Counter(
@@ -16,6 +16,11 @@ BATCH_SECONDS = Histogram(
     ["topic"],
     buckets=(0.005, 0.02, 0.1, 0.5, 2, 10, 60),
 )
+REGISTRY_AWAY = Counter(
+    "capistream_registry_away_total",
+    "Batches that asked the schema registry in vain and wait, by topic: look whether it answers, and whether it lets us in",
+    ["topic"],
+)
 COPIES = Counter("capistream_copies_total", "Copies of events accepted, by event name and source", ["event", "source"])
 REFUSED = Counter(
     "capistream_refused_total",
@@ -23,10 +28,25 @@ REFUSED = Counter(
     ["reason"],
 )
 IGNORED = Counter(
-    "capistream_ignored_total", "Messages that report nothing to deliver (identify, group, alias)", ["kind"]
+    "capistream_ignored_total",
+    "Messages that report nothing to deliver (identify, group, alias), records without a value (tombstone), and what a source's "
+    "`filter` leaves out (filtered)",
+    ["kind"],
+)
+RELAYED = Counter(
+    "capistream_relayed_total",
+    "Hits of gtag and of the Measurement Protocol that came to the collector, by measurement id and what became of them at GA4: "
+    "relayed; no_consent; refused (4xx); unknown (no answer in time: GA4 may have it, it is not sent again); given_up (GA4 was "
+    "away for 5 min); full (too many waited: `ga4` destinations send their events instead); stopped (the collector ended)",
+    ["measurement_id", "outcome"],
+)
+RELAY_WAITING = Gauge(
+    "capistream_relay_waiting", "Hits that wait to be handed on to GA4, by measurement id", ["measurement_id"]
 )
 FIELDS_DROPPED = Counter(
-    "capistream_fields_dropped_total", "Parts of accepted events that could not be used", ["field", "reason"]
+    "capistream_fields_dropped_total",
+    "Parts of accepted events that could not be used, or that were personal where nothing personal belongs",
+    ["field", "reason"],
 )
 CONVERSIONS = Counter(
     "capistream_conversions_total",
@@ -56,7 +76,7 @@ SOURCES_LEFT_OUT = Gauge(
 )
 OUTCOMES = Counter(
     "capistream_outcomes_total",
-    "Final outcomes, by destination and kind (delivered, rejected, skipped, held_back)",
+    "Final outcomes, by destination and kind (delivered, rejected, skipped, held_back, erased)",
     ["destination", "outcome"],
 )
 ATTEMPTS = Counter(
@@ -70,6 +90,17 @@ REQUEST_SECONDS = Histogram(
     ["destination"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+CHECKS = Counter(
+    "capistream_checks_total",
+    "Requests that were taken and also put to the platform's validation, by destination and HTTP status (0: no answer)",
+    ["destination", "status"],
+)
+COMPLAINTS = Counter(
+    "capistream_complaints_total",
+    "What that validation found wrong, by destination and complaint (at most 50 different ones, then `other`). The events were "
+    "delivered, and the platform may ignore them: correct what reports them",
+    ["destination", "complaint"],
+)
 FOREIGN = Counter(
     "capistream_foreign_rows_total",
     "Rows that another worker wrote into a table's changelog after it had lost the partition, overwritten since. Some follow a "
@@ -77,6 +108,43 @@ FOREIGN = Counter(
     ["table"],
 )
 HALTED = Gauge("capistream_halted", "1 while a destination is halted: somebody must act", ["destination"])
+DESTINATION = Enum(
+    "capistream_destination",
+    "How a destination does in this worker: the series of its state is 1. docs/operations.md tells what stops one, and what to do",
+    ["destination"],
+    states=["ok", "slow", "retrying", "halted", "paused"],
+)
+WAITING = Gauge(
+    "capistream_waiting",
+    "Events of this worker that wait to be sent, by destination, without parked ones",
+    ["destination"],
+)
+PARKED = Gauge(
+    "capistream_parked",
+    "Events that failed again and again while others passed, by destination; each is tried again until it is too old",
+    ["destination"],
+)
+BYPASSED = Counter(
+    "capistream_bypassed_total",
+    "Events that went to a destination without its topic, which did not take them: is it there, may we write to it, are its "
+    "records limited below 1 MB?",
+    ["destination"],
+)
+OLDEST = Gauge(
+    "capistream_oldest_waiting_seconds",
+    "Age of the oldest event that waits or is parked, by destination; 0: none does. Compare with capistream_max_age_seconds",
+    ["destination"],
+)
+MAX_AGE = Gauge(
+    "capistream_max_age_seconds",
+    "The age up to which a destination takes events; older ones are rejected",
+    ["destination"],
+)
+SUNSET = Gauge(
+    "capistream_api_sunset_timestamp_seconds",
+    "When the platform stops to answer the API version in use, where it has said so, in Unix seconds: update before",
+    ["destination"],
+)
 LAG = Gauge(
     "capistream_lag_records",
     "Records of a source partition of this worker that are not finished, read or not",
@@ -85,6 +153,15 @@ LAG = Gauge(
 STALLED = Gauge(
     "capistream_stalled_partitions",
     "Source partitions in which nothing moved for `stall_after`, though there is something to do; `/readyz` names them",
+)
+NOT_READY = Gauge(
+    "capistream_not_ready",
+    "1 while this worker's `/readyz` answers 503, which tells the reason: it restores its state, or its work does not move",
+)
+APART = Gauge(
+    "capistream_apart",
+    "1 while this worker gets no work because the others have other sources or destinations. Its log says which (`worker.waits`); "
+    "it takes over when they are stopped",
 )
 
 

@@ -7,8 +7,8 @@ reason and a field, what was taken without a part of it names that part in `drop
 
 import ipaddress
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -18,13 +18,18 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from app import formats, identity
+from app import consent as consenting
+from app import formats, identity, reading, redaction, schemas
 from app.errors import BadEvent, SettingsError
-from app.events import FORMAT_VERSION, OWN_LABELS, Draft, Event, Json, Origin, Source
+from app.events import FORMAT_VERSION, OWN_LABELS, SIGNALS, Draft, Event, Json, Origin, Source
 from app.formats import NOT_AN_ID, Ignored
+from app.reading import Carried, Rules
+from app.redaction import PageUrl, Redact
+from app.schemas import Schemas
 from app.settings import Settings, SourceTopic
+from app.signals import Unreadable, google
 
-MAX_BYTES = 100_000  # of one event, as JSON: keeps table rows far below Kafka's 1 MB
+MAX_BYTES = 60_000  # of one event, as JSON: a row holds 16 copies at most, and Kafka takes 1 MB
 MAX_EVENTS = 5_000  # of one body: each may become a dead letter
 MAX_DEPTH = 64  # levels of objects and lists
 FUTURE_TOLERANCE = timedelta(hours=1)  # a server's clock may be off by so much; more is a mistake
@@ -36,13 +41,15 @@ _THOUSANDTHS = "BHD IQD JOD KWD LYD OMR TND"
 _EXPONENTS = dict.fromkeys(_NO_MINOR_UNIT.split(), 0) | dict.fromkeys(_THOUSANDTHS.split(), 3)
 _AMOUNTS = ("value", "tax", "shipping", "discount")
 _ITEM_NUMBERS = ("price", "discount", "quantity")
+_POSTAL_CODE = 10  # characters of the longest, which is grouped like some countries' phone numbers: 07001-1234
 _MOST = 1e15  # of an amount: more is a mistake, and its cents are lost in a float
 #: What an address or a phone number has, as JSON: most events have none of it, and looking closer costs more than all else.
 _SUSPICIOUS = (b"@", b"%", b"+", b'"(', b'" ', b'"\\', "\uff20".encode())
-_FREE_TEXT = ("commerce", "consent", "tags", "labels")
+_TOLD = ("consent", "tags", "labels")
+#: Of commerce: catalogues know these by their digits.
+_CATALOGUE_IDS = ("item_id", "list_id")
 #: The largest whole number that every reader of JSON reads alike.
 _EXACT = 1 << 53
-_SIGNALS = ("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization")
 #: URL parameters that are click ids, by our name
 _URL_IDS = {
     "gclid": "gclid",
@@ -72,6 +79,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: A field's name as programs write them, and without long numbers: what else stands there may be anybody's name or number.
 _FIELD_NAME = re.compile(r"(?!.*\d{6})[^\W\d][\w$:.-]{0,63}")
 _DRAFT: TypeAdapter[Draft] = TypeAdapter(Draft)
+_NO_SCHEMAS: Schemas = {}
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,13 @@ class Inlet:
     backfill: bool = False
     keep: Mapping[str, Collection[str]] | None = None  # identifier -> hash rules to keep; None: all
     made_up_id: str = ""  # for events that carry none; without it they are refused
+    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of the site's consent manager -> signals
+    gpc: bool = False  # the browser said Global Privacy Control with its request
+    redact: Redact = "mask"  # what becomes of personal data in free text
+    url: PageUrl = "full"  # how much of page addresses is kept
+    encoding: str = "json"  # or registry
+    rules: Rules = reading.AS_IT_IS
+    elsewhere: Mapping[str, "Inlet"] = field(default_factory=dict)  # the same for other sites that its events may name
 
 
 @dataclass(frozen=True)
@@ -117,17 +132,37 @@ def inlet_of(settings: Settings, name: str, topic: SourceTopic) -> Inlet:
             ZoneInfo(topic.time_zone)
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise SettingsError([f"sources.{name}.time_zone: no time zone is called so (IANA name)"]) from None
-    return Inlet(
+    inlet = Inlet(
         name=name,
         format=topic.format,
         site=topic.site,
         source=topic.source,
+        encoding=topic.encoding,
         country=settings.sites[topic.site].country,
         minor_units=topic.minor_units,
         time_zone=topic.time_zone,
         backfill=topic.backfill,
+        categories=settings.sites[topic.site].categories,
         keep=wanted_variants(settings),
+        redact=topic.redact or settings.sites[topic.site].redact,
+        url=topic.url or settings.sites[topic.site].url,
+        rules=reading.rules(topic.map, topic.filter),
     )
+    if "site" not in topic.map:
+        return inlet
+    others = {name: one for name, one in settings.sites.items() if name != topic.site}
+    elsewhere = {
+        name: replace(
+            inlet,
+            site=name,
+            country=one.country,
+            categories=one.categories,
+            redact=topic.redact or one.redact,
+            url=topic.url or one.url,
+        )
+        for name, one in others.items()
+    }
+    return replace(inlet, elsewhere=elsewhere)
 
 
 def wanted_variants(settings: Settings) -> Mapping[str, Collection[str]] | None:
@@ -153,13 +188,22 @@ def parse(value: bytes | None) -> Any:
         raise BadEvent("not_json", "", f"not JSON, at character {exc.pos}") from None
 
 
-def normalize(body: Any, inlet: Inlet, received: int, origin: Origin, extra: Json | None = None) -> list[Result]:
+def normalize(
+    body: Any,
+    inlet: Inlet,
+    received: int,
+    origin: Origin,
+    extra: Json | None = None,
+    carried: Carried = reading.NOTHING,
+) -> list[Result]:
     """The events of one parsed body, in order. `received` is the record time in Unix milliseconds.
 
-    `extra` is what the collector knows of the connection (ip, user agent): it wins over what the sender says.
+    `extra` is what the collector knows of the connection (ip, user agent): it wins over what the sender says. `carried` is
+    what the record has beside its value.
     """
     results: list[Result] = []
     try:
+        body, carried = reading.opened(body, carried)
         ones = formats.split(inlet.format, body)
     except BadEvent as exc:
         return [Refused(exc.reason, exc.field, exc.detail)]
@@ -167,10 +211,17 @@ def normalize(body: Any, inlet: Inlet, received: int, origin: Origin, extra: Jso
         return [Refused("empty", "", "there is no event in it")]
     if len(ones) > MAX_EVENTS:
         return [Refused("too_many", "", f"more than {MAX_EVENTS} events in one body")]
+    headers, cut = reading.kept(carried.headers)
+    place: Origin = {**origin, "headers": headers} if headers else origin
     for index, one in enumerate(ones):
         try:
-            draft = formats.draft(inlet.format, one)
-            results.append(draft if isinstance(draft, Ignored) else _Work(inlet, received, origin).event(draft, extra))
+            draft = reading.draft(one, inlet.format, inlet.rules, carried)
+            if isinstance(draft, Ignored):
+                results.append(draft)
+                continue
+            work = _Work(_for_site(inlet, draft.get("site")), received, place)
+            work.drops += [("origin.headers", "too_large")] if cut else []
+            results.append(work.event(draft, extra))
         except BadEvent as exc:
             results.append(Refused(exc.reason, exc.field, exc.detail, index))
         except (RecursionError, orjson.JSONEncodeError):
@@ -178,13 +229,24 @@ def normalize(body: Any, inlet: Inlet, received: int, origin: Origin, extra: Jso
     return results
 
 
-def normalize_bytes(value: bytes | None, inlet: Inlet, received: int, origin: Origin) -> list[Result]:
-    """The same, from a record's value."""
+def _for_site(inlet: Inlet, site: Any) -> Inlet:
+    return inlet.elsewhere.get(site, inlet) if isinstance(site, str) else inlet
+
+
+def normalize_bytes(
+    value: bytes | None,
+    inlet: Inlet,
+    received: int,
+    origin: Origin,
+    carried: Carried = reading.NOTHING,
+    known: Schemas = _NO_SCHEMAS,
+) -> list[Result]:
+    """The same, from a record's value. `known` has every schema that a source with a registry names in it."""
     try:
-        body = parse(value)
+        body = parse(value) if inlet.encoding == "json" else schemas.decoded(value, known)
     except BadEvent as exc:
         return [Refused(exc.reason, exc.field, exc.detail)]
-    return normalize(body, inlet, received, origin)
+    return normalize(body, inlet, received, origin, carried=carried)
 
 
 @dataclass
@@ -199,6 +261,8 @@ class _Work:
     def event(self, raw: Json, extra: Json | None) -> Normalized:
         raw = _without_nulls(raw)
         self._readable_consent(raw)
+        if self.inlet.gpc:
+            raw["consent"] = {**raw.get("consent", {}), "gpc": True}
         _typed(raw)
         draft = _validated(raw)
         if extra:
@@ -206,7 +270,7 @@ class _Work:
         event: Json = {
             "v": FORMAT_VERSION,
             "event_id": "",
-            "event_name": _clean_id(draft["event_name"].strip(), "event_name", most=100),
+            "event_name": _clean_name(draft["event_name"].strip()),
             "site": draft.get("site") or self.inlet.site,
             "source": self._source(draft),
             "time": 0,
@@ -228,18 +292,20 @@ class _Work:
             "commerce": commerce,
             "consent": draft.get("consent"),
             "tags": draft.get("tags"),
-            "labels": sorted(
-                {*draft.get("labels", ())} - OWN_LABELS | ({"backfill"} if self.inlet.backfill else set())
-            ),
-            "custom": _flat(draft.get("custom", {})),
+            "labels": self._labels(draft),
+            "custom": self._custom(draft.get("custom", {})),
         }
         event.update((name, part) for name, part in parts.items() if part)
         text = orjson.dumps(event)
         if len(text) > MAX_BYTES:
             raise BadEvent("too_large", "", f"larger than {MAX_BYTES} bytes")
         if any(sign in text for sign in _SUSPICIOUS):
-            event.update((name, _redacted(event[name])) for name in _FREE_TEXT if name in event)
+            event.update((name, _redacted(event[name])) for name in _TOLD if name in event)
         return Normalized(event, tuple(self.drops))  # type: ignore[arg-type]
+
+    def _labels(self, draft: Draft) -> list[str]:
+        told = {label for one in draft.get("labels", ()) if (label := self._text("labels", one)) is not None}
+        return sorted(told - OWN_LABELS | ({"backfill"} if self.inlet.backfill else set()))
 
     def _source(self, draft: Draft) -> str:
         source = draft.get("source") or self.inlet.source
@@ -254,15 +320,22 @@ class _Work:
             return
         if not isinstance(consent, Mapping):
             self.drops.append(("consent", "unreadable"))
-            raw["consent"] = dict.fromkeys(_SIGNALS, "denied")
+            raw["consent"] = dict.fromkeys(SIGNALS, "denied")
             return
         readable = dict(consent)
-        for name in _SIGNALS:
+        for name in SIGNALS:
             if name in readable:
                 value = readable[name]
                 value = {True: "granted", False: "denied"}.get(value, value) if isinstance(value, bool) else value
                 value = value.strip().lower() if isinstance(value, str) else value
                 readable[name] = value if value in ("granted", "denied") else self._unreadable(name, "denied")
+        self._read_googles(readable)
+        if "region" in readable:
+            place = str(readable.pop("region")).strip().upper()
+            if consenting.is_place(place):
+                readable["region"] = place
+            else:
+                self.drops.append(("consent.region", "not_a_region"))
         for name in ("tcf", "gpp", "us_privacy"):
             if name in readable and not isinstance(readable[name], str):
                 readable[name] = self._unreadable(name, "unreadable")  # policy counts such a string as denied
@@ -274,7 +347,25 @@ class _Work:
             if None in said.values() or not isinstance(given, Mapping):
                 self._unreadable("categories", None)
             readable["categories"] = {name: value is True for name, value in said.items()}
+            self._read_categories(readable)
         raw["consent"] = readable
+
+    def _read_googles(self, readable: Json) -> None:
+        """Google's parameters say the same four signals in another way; a denial in any of them counts."""
+        for name, read, tells in (("gcs", google.gcs, SIGNALS[:2]), ("gcd", google.gcd, SIGNALS)):
+            if name not in readable:
+                continue
+            try:
+                said = read(str(readable.pop(name)))
+            except Unreadable:
+                said = dict.fromkeys(tells, self._unreadable(name, "denied"))
+            _add_signals(readable, said)
+
+    def _read_categories(self, readable: Json) -> None:
+        """A category of the settings that this consent leaves out is one that nobody agreed to."""
+        for category, signals in self.inlet.categories.items():
+            said = "granted" if readable["categories"].get(category) else "denied"
+            _add_signals(readable, dict.fromkeys(signals, said))
 
     def _unreadable(self, name: str, instead: Any) -> Any:
         self.drops.append((f"consent.{name}", "unreadable"))
@@ -283,10 +374,10 @@ class _Work:
     def _time(self, draft: Draft, source: str) -> int:
         if "time" not in draft:
             return self.received
-        time = _milliseconds(draft["time"], "time", self.inlet.time_zone)
+        time = milliseconds(draft["time"], "time", self.inlet.time_zone)
         if source == "pixel" and "sent_at" in draft:
             # a browser's clock may be off by years, but not by more between two readings
-            time += self.received - _milliseconds(draft["sent_at"], "sent_at", self.inlet.time_zone)
+            time += self.received - milliseconds(draft["sent_at"], "sent_at", self.inlet.time_zone)
         if time > self.received + FUTURE_TOLERANCE.total_seconds() * 1000:
             raise BadEvent("time_in_future", "time", "lies more than an hour ahead of its receipt")
         if time < OLDEST.timestamp() * 1000:
@@ -302,7 +393,7 @@ class _Work:
             text = str(value)
             if name == "ga_client_id":
                 text = re.sub(r"^GA1\.\d\.", "", text)
-                if identity.looks_personal(text):
+                if redaction.in_an_id(text):
                     raise BadEvent("personal_id", "ids.ga_client_id", "looks like an e-mail address or phone number")
             if name in ids or text.strip().lower() in NOT_AN_ID:
                 continue
@@ -333,7 +424,56 @@ class _Work:
             raise BadEvent("no_currency", "commerce.currency", "is missing, and there is a value")
         if self.inlet.minor_units:
             _to_major_units(commerce)
-        return commerce
+        if "items" in commerce:
+            items = [self._texts(item, "commerce.items") for item in commerce["items"]]
+            commerce["items"] = [item for item in items if item]
+        return self._texts(commerce, "commerce")
+
+    def _texts(self, part: Json, place: str) -> Json:
+        """Without what is personal in its texts."""
+        told: Json = {}
+        for name, value in part.items():
+            if name in _CATALOGUE_IDS:
+                told[name] = identity.redact(value)
+            else:
+                told[name] = self._text(f"{place}.{name}", value) if isinstance(value, str) else value
+        return {name: value for name, value in told.items() if value is not None}
+
+    def _text(self, place: str, text: str) -> str | None:
+        """Without what is personal in it; None where such a text is dropped."""
+        found = redaction.masked(text)
+        return text if found == text else self._personal(place, found)
+
+    def _personal(self, place: str, instead: str) -> str | None:
+        if (place, "personal") not in self.drops:
+            self.drops.append((place, "personal"))
+        return instead if self.inlet.redact == "mask" else None
+
+    def _custom(self, custom: Mapping[str, Any], prefix: str = "") -> Json:
+        """Own data as scalars: objects become dotted names, lists become JSON text; without what is personal."""
+        result: Json = {}
+        for name, value in custom.items():
+            place = f"{prefix}{name}"
+            if isinstance(value, Mapping):
+                result.update(self._custom(value, place + "."))
+            elif (told := self._own(place, value)) is not None:
+                result[redaction.masked(place)] = orjson.dumps(told).decode() if isinstance(told, list) else told
+        return result
+
+    def _own(self, name: str, value: Any) -> Any:
+        """A value of own data in a field of this name; None where it is dropped."""
+        if isinstance(value, list):
+            return [told for one in value if (told := self._own(name, one)) is not None]
+        if isinstance(value, dict):
+            told = {redaction.masked(k): self._own(f"{name}.{k}", v) for k, v in value.items()}
+            return {k: v for k, v in told.items() if v is not None}
+        if redaction.named(name, value):
+            return self._personal("custom", identity.REDACTED)
+        if isinstance(value, str):
+            return self._text("custom", value)
+        if type(value) is int and redaction.masked(str(value)) != str(value):  # a card's number
+            return self._personal("custom", identity.REDACTED)
+        return value
 
     def _user(self, draft: Draft) -> Json:
         given = dict(draft.get("user", {}))
@@ -346,12 +486,12 @@ class _Work:
         if "user_id" in given:
             user_id = str(given.pop("user_id")).strip()
             if user_id.lower() not in NOT_AN_ID:
-                user["user_id"] = identity.sha256(user_id.lower()) if identity.looks_personal(user_id) else user_id
+                user["user_id"] = identity.sha256(user_id.lower()) if redaction.in_an_id(user_id) else user_id
         for name in ("city", "region", "postal_code"):
             text = str(given.pop(name, "")).strip()
             if identity.is_sha256(text):  # platforms want these in clear, or under a hash of their own spelling
                 self.drops.append((f"user.{name}", "hashed"))
-            elif identity.looks_personal(text):
+            elif identity.looks_personal(text) or (len(text) > _POSTAL_CODE and redaction.masked(text) != text):
                 self.drops.append((f"user.{name}", "personal"))
             elif text:
                 user[name] = text[:100]
@@ -372,8 +512,9 @@ class _Work:
         if "user_agent" in context:
             # a header may be no UTF-8
             context["user_agent"] = _CONTROL.sub("", context["user_agent"].encode(errors="replace").decode())
-        for name in context:  # before they are cut: half an address is not found any more
-            context[name] = identity.redact(context[name])[: 1000 if name == "user_agent" else 2000]
+        # before they are cut: half an address is not found any more
+        told = {name: self._of_page(name, text) for name, text in context.items()}
+        context = {k: v[: 1000 if k == "user_agent" else 2000] for k, v in told.items() if v}
         if "ip" in context:
             try:
                 address = ipaddress.ip_address(context["ip"].strip().partition("%")[0])  # without an interface's name
@@ -387,6 +528,17 @@ class _Work:
                     self.drops.append(("context.ip", "private"))
                     del context["ip"]
         return context
+
+    def _of_page(self, name: str, text: str) -> str | None:
+        place = f"context.{name}"
+        if name == "title":
+            return self._text(place, text)
+        if name not in ("url", "referrer"):
+            return identity.redact(text)
+        found = redaction.page(text, self.inlet.url, self.inlet.redact)
+        if self.inlet.url == "full" and found != text:
+            self._personal(place, found)
+        return found
 
 
 def _validated(raw: Json) -> Draft:
@@ -438,6 +590,12 @@ def _yes(value: Any) -> bool | None:
     return {"true": True, "false": False, "1": True, "0": False}.get(said)
 
 
+def _add_signals(readable: Json, said: Mapping[str, str]) -> None:
+    """The same signals, said in another way: a denial in either counts."""
+    for signal, value in said.items():
+        readable[signal] = "denied" if "denied" in (value, readable.get(signal)) else value
+
+
 def _typed(raw: Json) -> None:
     """What validation would take for another type. Raises BadEvent, naming the field.
 
@@ -485,9 +643,17 @@ def _clean_id(value: str, place: str, most: int = 200) -> str:
         raise BadEvent("too_long", place, f"has more than {most} characters")
     if _CONTROL.search(value):
         raise BadEvent("control_character", place, "has a control character")
-    if identity.looks_personal(value):
+    if redaction.in_an_id(value):
         raise BadEvent("personal_id", place, "looks like an e-mail address or phone number")
     return value
+
+
+def _clean_name(value: str) -> str:
+    """The name of an event: pages and metrics show it."""
+    name = _clean_id(value, "event_name", most=100)
+    if redaction.masked(name) != name:
+        raise BadEvent("personal_id", "event_name", "looks like an e-mail address or phone number")
+    return name
 
 
 def _event_id(draft: Draft, event_name: str, commerce: Json, made_up: str) -> str:
@@ -499,7 +665,7 @@ def _event_id(draft: Draft, event_name: str, commerce: Json, made_up: str) -> st
     return _clean_id(given, "event_id")
 
 
-def _milliseconds(value: str | float, place: str, zone: str | None) -> int:
+def milliseconds(value: str | float, place: str, zone: str | None) -> int:
     """Unix milliseconds. Numbers are told apart by size: seconds, milliseconds, microseconds or nanoseconds."""
     if isinstance(value, str) and re.fullmatch(r"\s*\d{1,30}(\.\d{1,30})?\s*", value):
         value = float(value) if "." in value else int(value)
@@ -543,16 +709,3 @@ def _click_ids(url: str) -> Mapping[str, str]:
     except ValueError:
         return {}
     return {_URL_IDS[name]: value for name, value in query if name in _URL_IDS and 0 < len(value) <= 1000}
-
-
-def _flat(custom: Mapping[str, Any], prefix: str = "") -> Json:
-    """Own data as scalars: objects become dotted names, lists become JSON text; e-mail addresses are redacted."""
-    result: Json = {}
-    for name, value in custom.items():
-        place = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            result.update(_flat(value, place + "."))
-        else:
-            told = _redacted(value)
-            result[identity.redact(place)] = orjson.dumps(told).decode() if isinstance(told, list) else told
-    return result

@@ -6,6 +6,7 @@ different people only for certain: both name one by an identifier of the same ki
 """
 
 import hashlib
+import hmac
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -92,38 +93,56 @@ def mark(copy: Event) -> str:
     return next((_short(kind, value) for kind in _STRONG if (value := _certain(copy, kind))), "")
 
 
-def marks(copies: Sequence[Event]) -> str:
-    """All that is certain about the person behind these copies, five characters for each kind of identifier."""
+def marks(copies: Sequence[Event], key: bytes = b"") -> str:
+    """All that is certain about the person behind these copies, five characters for each kind of identifier.
+
+    With a key they are keyed hashes, which nobody can compare without it, and the first five characters name the key.
+    """
     found = {kind: value for copy in copies for kind in _STRONG if (value := _certain(copy, kind))}
-    return "".join(_STRONG[kind] + _four(kind, found[kind]) for kind in _STRONG if kind in found)
+    told = "".join(_STRONG[kind] + _four(kind, found[kind], key) for kind in _STRONG if kind in found)
+    return _named(key) + told if key and told else told
 
 
-def stranger(known: str, copy: Event) -> bool:
-    """Is this copy for certain of somebody else than those `marks` are of?"""
+def stranger(known: str, copy: Event, keys: Sequence[bytes] = ()) -> bool:
+    """Is this copy for certain of somebody else than those `marks` are of? Under a key that is gone nobody can tell."""
+    key = b""
+    if known[:1] == _KEY:
+        key = next((one for one in keys if known.startswith(_named(one))), b"")
+        known = known[5:] if key else ""
     if not known:
         return False
-    told = marks([copy])
+    told = marks([copy], key)[5 if key else 0 :]
     theirs, its = ({text[i]: text[i + 1 : i + 5] for i in range(0, len(text), 5)} for text in (known, told))
     both = theirs.keys() & its.keys()
     return bool(both) and all(theirs[letter] != its[letter] for letter in both)
 
 
-def visitor(copy: Event) -> str:
+def visitor(copy: Event, key: bytes = b"") -> str:
     """Six hex digits for the person or the browser, or nothing when the copy tells of neither."""
     context = copy.get("context", {})
 
     def told() -> Iterator[str]:
         for kind in (*_STRONG, *_WEAK):
-            yield from (_short(kind, value) for value in sorted(_all(copy, kind))[:1])
+            yield from (_short(kind, value, key) for value in sorted(_all(copy, kind))[:1])
         if "ip" in context:
-            yield _short("ip", f"{context['ip']} {context.get('user_agent')}")
+            yield _short("ip", f"{context['ip']} {context.get('user_agent')}", key)
 
     return next(told(), "")[:6]
 
 
-def _four(kind: str, value: str) -> str:
-    return value[:4] if kind != "user_id" else _short(kind, value)[:4]  # e-mail and phone are hashes already
+_KEY = "k"  # before the name of a key, where a letter of _STRONG would stand
 
 
-def _short(kind: str, value: str) -> str:
-    return hashlib.sha256(f"{kind} {value}".encode()).hexdigest()[:8]
+def _named(key: bytes) -> str:
+    return _KEY + _short("key", "", key)[:4]
+
+
+def _four(kind: str, value: str, key: bytes) -> str:
+    if not key and kind != "user_id":
+        return value[:4]  # e-mail and phone are hashes already
+    return _short(kind, value, key)[:4]
+
+
+def _short(kind: str, value: str, key: bytes = b"") -> str:
+    said = f"{kind} {value}".encode()
+    return (hmac.digest(key, said, hashlib.sha256).hex() if key else hashlib.sha256(said).hexdigest())[:8]

@@ -1,14 +1,17 @@
 """One event for one destination: judged, and put in the platform's words. Pure; deliver and preview both ask here."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import orjson
 import structlog
 
-from app import routing
+from app import consent, mapping, routing
+from app.destination import Destination
 from app.events import Event
-from app.settings import Destination
-from sinks._base import Payload, Sink, Skip
+from app.fields import BadExpression
+from sinks._base import Payload, Request, Sink, Skip
+from sinks._kinds import misfit
 
 log = structlog.get_logger()
 
@@ -22,20 +25,77 @@ class Final:
     detail: str = ""
 
 
-def prepare(name: str, event: Event, settings: Destination, sink: Sink, now: float) -> tuple[str, Payload | Final]:
-    """(basis in consent, what to send or why it is not sent). `now` is in Unix seconds."""
-    route = routing.route(event, settings, sink.purpose)
+@dataclass(frozen=True)
+class Prepared:
+    """`name` is the platform's name for the event; empty where the event as a whole is not for this destination."""
+
+    name: str
+    found: Payload | Final
+    size: int = 0  # bytes of its JSON in a request
+
+
+class Masked(dict[str, str]):
+    """Instead of a destination's secrets, which are not even read, where a request is shown and not sent."""
+
+    def __init__(self, mask: str = "MASKED") -> None:
+        super().__init__()
+        self._mask = mask
+
+    def __missing__(self, _name: str) -> str:
+        return self._mask
+
+
+def shown(sink: Sink, request: Request, now: float) -> Request:
+    """A request made with `Masked` secrets as it would be sent at this moment, in Unix seconds.
+
+    What the secrets sign is masked, too: the signature of a mask would look like one and prove nothing.
+    """
+    one, other = (sink.signed(request, Masked(mask), now).headers for mask in ("MASKED", "OTHER"))
+    return replace(request, headers={name: text if other[name] == text else "MASKED" for name, text in one.items()})
+
+
+NO_NAME = "this destination has no such event; name one in `events`, or set custom_events"
+
+
+def prepare(name: str, event: Event, settings: Destination, sink: Sink, now: float) -> tuple[str, Sequence[Prepared]]:
+    """(basis in consent, what to send or why it is not sent: one for each name that the platform has for the event).
+
+    `now` is in Unix seconds.
+    """
+    route = routing.route(event, settings, sink)
     if route.state != "queued":
-        return route.basis, Final(route.state, route.reason)
+        return route.basis, [Prepared("", Final(route.state, route.reason))]
     if too_old(event, sink, now):
-        return route.basis, Final("rejected", "too_old")
-    encoded: Any
+        return route.basis, [Prepared("", Final("rejected", "too_old"))]
+    names = settings.platform_names(sink.names, event["event_name"])
+    if not names:
+        return route.basis, [Prepared("", Final("skipped", NO_NAME))]
+    # the last that reads consent: a sink and the settings' expressions see only what it lets them
+    assert route.verdict is not None
+    event = consent.applied(event, route.verdict, settings.consent, sink.vendor)
+    event = mapping.chosen(event, settings.fields)
     try:
-        encoded = sink.encode(event)
+        event = mapping.valued(event, settings.value)
+    except BadExpression as exc:
+        return route.basis, [Prepared(one, Final("rejected", "bad_value", str(exc))) for one in names]
+    return route.basis, [_encoded(name, event, settings, sink, one) for one in names]
+
+
+def _encoded(name: str, event: Event, settings: Destination, sink: Sink, platform_name: str) -> Prepared:
+    try:
+        found = sink.encode(event, platform_name)
+        if isinstance(found, Skip):
+            return Prepared(platform_name, Final("skipped", found.reason))
+        payload = replace(found, body=mapping.mapped(found.body, event, settings.map))
+        if settings.map and (wrong := misfit(payload.body, sink.fields)):
+            # the platform could refuse all events of its request for it
+            return Prepared(platform_name, Final("rejected", "map_misfit", wrong))
+        return Prepared(platform_name, payload, len(orjson.dumps(payload.body)) + 1)
+    except BadExpression as exc:
+        return Prepared(platform_name, Final("rejected", "bad_map", str(exc)))
     except Exception as exc:  # a mistake of the sink, for one event: it must not hold up the others
         log.exception("sink.failed", destination=name, event_id=event["event_id"])
-        return route.basis, Final("rejected", "sink_failed", type(exc).__name__)
-    return route.basis, Final("skipped", encoded.reason) if isinstance(encoded, Skip) else encoded
+        return Prepared(platform_name, Final("rejected", "sink_failed", type(exc).__name__))
 
 
 def too_old(event: Event, sink: Sink, now: float) -> bool:

@@ -17,11 +17,10 @@ from app.errors import BadEvent, CapistreamError
 from app.events import Event, Json
 from app.formats import FORMATS, Ignored
 from app.normalize import Inlet, Normalized, inlet_of, normalize, parse, wanted_variants
-from app.prepare import Final, prepare
+from app.prepare import Final, Masked, prepare, shown
 from app.settings import Settings
 from sinks import SINKS
 
-MASK = "MASKED"  # instead of the destination's secret, which is not even read
 _SOURCE = "preview"  # the topic that origins name
 
 
@@ -46,8 +45,8 @@ class _Record(NamedTuple):
     timestamp: int
 
 
-def moment(text: str | None) -> int:
-    """Unix milliseconds. Raises CapistreamError."""
+def moment(text: str | None, option: str = "--now") -> int:
+    """Unix milliseconds; of nothing, now. Raises CapistreamError."""
     if text is None:
         return int(time.time() * 1000)
     try:
@@ -55,7 +54,7 @@ def moment(text: str | None) -> int:
     except ValueError:
         at = None
     if at is None or at.tzinfo is None:
-        raise CapistreamError("--now: ISO 8601 with a zone, for example 2026-01-31T12:00:00Z")
+        raise CapistreamError(f"{option}: ISO 8601 with a zone, for example 2026-01-31T12:00:00Z")
     return int(at.timestamp() * 1000)
 
 
@@ -77,7 +76,10 @@ def inlet(settings: Settings, source: str | None, format_name: str | None) -> In
         site,
         "server",
         country=settings.sites[site].country,
+        categories=settings.sites[site].categories,
         keep=wanted_variants(settings),
+        redact=settings.sites[site].redact,
+        url=settings.sites[site].url,
     )
 
 
@@ -88,7 +90,7 @@ def read(text: bytes, inlet: Inlet, now: int, made_up: str = "") -> tuple[list[E
     """
     copies: list[Event] = []
     refused: list[Refused] = []
-    for line, value in _documents(text):
+    for line, value in documents(text):
         inlet = replace(inlet, made_up_id=f"{made_up}-{line}" if made_up and line > 1 else made_up)
         try:
             results = normalize(parse(value), inlet, now, {"topic": _SOURCE, "partition": 0, "offset": line})
@@ -107,11 +109,16 @@ def read(text: bytes, inlet: Inlet, now: int, made_up: str = "") -> tuple[list[E
 
 def conversions(copies: Iterable[Event], settings: Settings, now: int) -> list[dedup.Closed]:
     """The conversions that these copies are, as dedup closes them; in the order of their closing."""
+    return merged(copies, settings, now).closed
+
+
+def merged(copies: Iterable[Event], settings: Settings, now: int) -> dedup.Result:
+    """All that dedup makes of them, with the rows that it would write."""
     partition = dedup.Partition(settings.rule, lambda event: routing.routes(event, settings), since=0)
     log = [_Record(keys.key(copy), orjson.dumps(copy), n, now) for n, copy in enumerate(copies)]
     later = now + 1 + int(max((_longest(settings, copy["event_name"]) for copy in _events(log)), default=0) * 1000)
     ends = [_Record(None, clock.encode(at), len(log) + n, at) for n, at in enumerate((later, later + 1))]
-    return partition.run([*log, *ends], _nothing, _nothing).closed
+    return partition.run([*log, *ends], _nothing, _nothing)
 
 
 def requests(
@@ -126,20 +133,25 @@ def requests(
             route, sink = conversion.routes[name], SINKS[destination.sink](destination)
             event = conversion.event
             told: Json = {"destination": name, "event_name": event["event_name"], "event_id": event["event_id"]}
+            if order := event.get("commerce", {}).get("transaction_id"):
+                told["transaction_id"] = order
             if route.state == "parked":
                 yield told | {"outcome": "parked", "reason": route.reason}
                 continue
-            basis, found = prepare(name, event, destination, sink, now / 1000)
-            if isinstance(found, Final):
-                yield told | {"outcome": found.outcome, "reason": found.reason} | ({"basis": basis} if basis else {})
-                continue
-            request = sink.request([found], MASK)
-            yield told | {
-                "method": request.method,
-                "url": request.url,
-                "headers": dict(request.headers),
-                "body": orjson.loads(request.body),
-            }
+            basis, prepared = prepare(name, event, destination, sink, now / 1000)
+            for one in prepared:
+                named = told | ({"name": one.name} if one.name else {})
+                if isinstance(one.found, Final):
+                    said = {"outcome": one.found.outcome, "reason": one.found.reason, "basis": basis}
+                    yield named | {key: value for key, value in said.items() if value}
+                    continue
+                request = shown(sink, sink.request([one.found], Masked()), now / 1000)
+                yield named | {
+                    "method": request.method,
+                    "url": request.url,
+                    "headers": dict(request.headers),
+                    "body": orjson.loads(request.body),
+                }
 
 
 def for_people(told: Json) -> str:
@@ -152,7 +164,7 @@ def for_people(told: Json) -> str:
     return f"{head}\n  {told['method']} {told['url']}{headers}\n  {body}"
 
 
-def _documents(text: bytes) -> list[tuple[int, bytes]]:
+def documents(text: bytes) -> list[tuple[int, bytes]]:
     """(number of its first line, one JSON document)."""
     try:
         orjson.loads(text)

@@ -11,7 +11,22 @@ import orjson
 from app import keys
 from app.events import Event
 
-OUTCOMES = ("delivered", "rejected", "skipped", "held_back", "filtered", "parked")
+OUTCOMES = ("delivered", "accepted", "shadowed", "rejected", "skipped", "held_back", "filtered", "parked", "erased")
+
+
+def brief(event: Event) -> Event:
+    """What a row needs of an event, and its key; nothing about the person."""
+    told: Any = event
+    kept: Any = {name: told[name] for name in _KEPT if name in told}
+    money = {name: told["commerce"][name] for name in _MONEY if name in told.get("commerce", {})}
+    if money:
+        kept["commerce"] = money
+    brief: Event = kept
+    return brief
+
+
+_KEPT = ("v", "event_id", "event_name", "site", "source", "time", "received", "revision", "apart")
+_MONEY = ("transaction_id", "refund_id", "value", "currency")
 
 
 def row(
@@ -21,6 +36,7 @@ def row(
     *,
     now: int,
     config: str,
+    name: str = "",
     reason: str = "",
     basis: str = "",
     detail: str = "",
@@ -37,6 +53,7 @@ def row(
         "site": event["site"],
         "event_name": event["event_name"],
         "event_id": event["event_id"],
+        "name": name,
         "event_time": event["time"],
         "transaction_id": commerce.get("transaction_id"),
         "value": commerce.get("value"),

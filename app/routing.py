@@ -1,42 +1,60 @@
 """May this destination have this event? A pure function, asked when an event closes and again before it is sent."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from app import consent
+from app import consent, keys
+from app.destination import Destination
 from app.events import Event
-from app.settings import Destination, Settings
+from app.settings import Settings
+from sinks import SINKS
+from sinks._base import Sink, is_test
 
 
 @dataclass(frozen=True)
 class Route:
-    """`state` is `queued`, `held_back` (consent), or `filtered` (not for this destination); `reason` a fixed code."""
+    """`state` is `queued`, `held_back` (consent), `filtered` (not for this destination), or later `parked` or `erased`; `reason` a
+    fixed code.
+    """
 
     state: str
     reason: str = ""
     basis: str = ""
+    verdict: consent.Verdict | None = field(default=None, repr=False, compare=False)  # where consent was what decided
 
 
 #: Labels whose events no platform gets.
 _NO_PERSON = ("bot", "prefetch", "internal")
 
 
-def route(event: Event, destination: Destination, purpose: str) -> Route:
+def route(event: Event, destination: Destination, sink: Sink | type[Sink]) -> Route:
     if destination.mode == "off":
         return Route("filtered", "destination_off")
     if destination.events.get(event["event_name"]) is False:
         return Route("filtered", "event_off")
+    if destination.live_from is not None and event["time"] < destination.live_from.timestamp() * 1000:
+        return Route("filtered", "before_live_from")
+    if destination.live_until is not None and event["time"] >= destination.live_until.timestamp() * 1000:
+        return Route("filtered", "after_live_until")
+    if not keys.chosen(keys.conversion_id(event), destination.share):
+        return Route("filtered", "not_in_share")
     for label in _NO_PERSON:
         if label in event.get("labels", ()):
             return Route("filtered", f"label_{label}")
-    verdict = consent.judge(event.get("consent", {}), purpose, destination.consent)
-    if not verdict.allowed:
-        return Route("held_back", verdict.reason, verdict.basis)
-    return Route("queued", basis=verdict.basis)
+    if is_test(event) and not sink.marks_tests(destination):
+        return Route("filtered", "label_test")  # it would count as a sale
+    verdict = consent.judge(
+        event.get("consent", {}),
+        sink.purpose,
+        destination.consent,
+        vendor=sink.vendor,
+        flags=sink.flags,
+        place=consent.place_of(event),
+        site=event["site"],
+    )
+    return Route("queued" if verdict.allowed else "held_back", verdict.reason, verdict.basis, verdict)
 
 
 def routes(event: Event, settings: Settings) -> Mapping[str, Route]:
     """For every configured destination."""
-    from sinks import SINKS
-
-    return {name: route(event, one, SINKS[one.sink].purpose) for name, one in settings.destinations.items()}
+    return {name: route(event, one, SINKS[one.sink]) for name, one in settings.destinations.items()}

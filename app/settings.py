@@ -11,6 +11,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -21,7 +22,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializeAsAny,
     ValidationError,
@@ -29,32 +29,13 @@ from pydantic import (
     model_validator,
 )
 
+from app import reading, schemas
+from app.bearer import PROVIDERS, TokenProvider
+from app.destination import Absent, ConsentPolicy, Destination, Place, SignalName
 from app.errors import SettingsError
 from app.events import Source
-
-_DURATION = r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)\s*"
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def _seconds(value: Any) -> Any:
-    """`"10s"`, `"24h"`, `"30d"`, `"500ms"` or a number of seconds."""
-    match = re.fullmatch(_DURATION, value, re.ASCII) if isinstance(value, str) else None
-    if match:
-        return float(match[1]) * _UNITS[match[2]]
-    if isinstance(value, str | bool):
-        raise ValueError("a duration is a number with ms, s, m, h or d, for example 10s")  # noqa: TRY004 (as below)
-    return value
-
-
-def _between(least: float, most: float) -> AfterValidator:
-    """For durations: `Field(ge=...)` would say its part in the JSON schema of the text, too."""
-
-    def check(value: float) -> float:
-        if not least <= value <= most:
-            raise ValueError(f"must be between {least:g} and {most:g} seconds")
-        return value
-
-    return AfterValidator(check)
+from app.fields import Expression, Name, Part, Seconds, Secret, SecretRef, between, http_address
+from app.redaction import PageUrl, Redact
 
 
 def _network(value: str) -> str:
@@ -70,65 +51,58 @@ def _zone(value: str) -> str:
     return value
 
 
-Seconds = Annotated[
-    float,
-    Field(ge=0, allow_inf_nan=False),
-    BeforeValidator(
-        _seconds, json_schema_input_type=Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=f"^{_DURATION}$")]
-    ),
-]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+def _start(value: Any) -> str:
+    """`latest`, `earliest`, or a time as ISO 8601 text; TOML has times of its own."""
+    if value in ("latest", "earliest"):
+        return str(value)
+    try:
+        at = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        at = None
+    if at is None or at.tzinfo is None:
+        raise ValueError("'latest' or 'earliest', or a time with zone, for example 2026-01-31T12:00:00Z")
+    return at.isoformat()
 
 
-class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+class Tls(Part):
+    """Encrypts the connections to Kafka. Empty, it trusts whoever the system trusts. Changed files are used for new connections."""
+
+    ca: Path | None = None
+    """File with the certificates (PEM) of whoever signed the brokers' own, where the system does not know them."""
+    certificate: Path | None = None
+    """File with our own certificate (PEM, with those between it and the authority): who we are to Kafka, by mutual TLS."""
+    key: Path | None = None
+    """File with its private key (PEM), where that is not in the file of the certificate."""
+    key_password: SecretRef | None = None
+    """Of an encrypted private key."""
+    check_hostname: bool = True
+    """Does a broker's certificate have to name the host that we connect to? Without, whoever has any certificate of the
+    authority's can pass for a broker."""
 
 
-class Secret(Part):
-    """Where a secret is read from: exactly one of the two. Files are read again whenever the secret is asked for."""
+class Sasl(Part):
+    """Who we are to Kafka, by SASL."""
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+    """As the brokers' listener has it. PLAIN and OAUTHBEARER send what must stay secret, so they need `[kafka.tls]`."""
+    user: str | None = None
+    """For PLAIN and SCRAM. Of Confluent Cloud the API key."""
+    password: SecretRef | None = None
+    """For PLAIN and SCRAM. Read again for each connection. Of Confluent Cloud the API secret."""
+    token: SerializeAsAny[TokenProvider] | None = None
+    """For OAUTHBEARER: who gives tokens, `[kafka.sasl.token]` with `provider = "oauth"`, `"msk_iam"`, or that of an installed
+    package."""
 
-    env: str | None = None
-    """Name of an environment variable whose stripped content is the secret."""
-    file: Path | None = None
-    """Path of a file whose stripped content is the secret."""
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.env is None) == (self.file is None):
-            raise ValueError("give either env or file")
-        return self
-
-    def read(self) -> str:
-        """The secret. Raises SettingsError naming where it was looked for."""
-        if self.env is not None:
-            value = os.environ.get(self.env, "").strip()
-            if not value:
-                raise SettingsError([f"environment variable {self.env} is not set or empty"])
+    @field_validator("token", mode="before")
+    @classmethod
+    def _by_provider(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
             return value
-        assert self.file is not None
-        try:
-            value = self.file.read_text("utf-8").strip()
-        except OSError as exc:
-            raise SettingsError([f"secret file {self.file}: {exc.strerror}"]) from exc
-        except UnicodeDecodeError:
-            raise SettingsError([f"secret file {self.file} is not text in UTF-8"]) from None
-        if not value:
-            raise SettingsError([f"secret file {self.file} is empty"])
-        return value
-
-
-def _only_reference(value: Any) -> Any:
-    if not isinstance(value, dict | Secret):
-        # not echoed: it may be the secret itself
-        raise ValueError(  # noqa: TRY004 (pydantic reads ValueError)
-            'a secret is never in this file: write { env = "NAME" } or { file = "/path" }'
-        )
-    return value
-
-
-SecretRef = Annotated[Secret, BeforeValidator(_only_reference)]
+        kind = value.get("provider")
+        if not isinstance(kind, str) or kind not in PROVIDERS:
+            mistakes: list[Any] = [_mistake(("provider",), f"one of {', '.join(sorted(PROVIDERS))}")]
+            raise ValidationError.from_exception_data("token", mistakes, hide_input=True)
+        return PROVIDERS[kind].model_validate(value)
 
 
 class Kafka(Part):
@@ -141,9 +115,22 @@ class Kafka(Part):
     replication: Annotated[int, Field(ge=1, le=9)] = 3
     """Copies of each partition that Kafka keeps."""
     create_topics: bool = True
-    """Create missing topics at start. Off where only an administrator may."""
-    session_timeout: Annotated[Seconds, _between(6, 1800)] = 10.0
+    """Create missing topics at start. Off where only an administrator may: `capistream topics plan` tells what there has to be."""
+    session_timeout: Annotated[Seconds, between(6, 1800)] = 10.0
     """A worker that the group has not heard of for so long loses its partitions."""
+    keep_events: Annotated[Seconds, between(60, 90 * 86400)] = 3 * 86400.0
+    """Retention of `<prefix>.events` and `<prefix>.conversions`, as topics are made. Longer than any outage of the workers: what
+    they have not read by then is lost."""
+    replay_window: Annotated[Seconds, between(60, 90 * 86400)] = 7 * 86400.0
+    """How long `<prefix>.to.<destination>` keeps what its destination is through with. Dead letters can be replayed for so long;
+    what is not finished yet stays, up to the topic's retention."""
+    compact_within: Annotated[Seconds, between(60, 7 * 86400)] = 86400.0
+    """Within which time Kafka compacts changelogs, and what was deleted there is gone (`max.compaction.lag.ms`, as topics are
+    made). Shorter is more work for the brokers."""
+    tls: Tls | None = None
+    """Encrypt the connections; see below. Default: in clear."""
+    sasl: Sasl | None = None
+    """Log in to Kafka; see below. Default: nobody asks who we are, but where a certificate of ours tells it."""
 
 
 class Site(Part):
@@ -155,9 +142,22 @@ class Site(Part):
     """For server events: whoever has it can claim sales."""
     country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
     """ISO 3166-1 alpha-2. National phone numbers without a country of their own are read as of here."""
+    categories: dict[str, Annotated[list[SignalName], Field(min_length=1)]] = {}
+    """Categories of the site's consent manager to the signals that they grant or deny: `C0004 = ["ad_storage", "ad_user_data"]`.
+    Without this, categories decide nothing. One that a consent leaves out counts as denied."""
+    redact: Redact = "mask"
+    """What becomes of personal data where none belongs: e-mail addresses, phone numbers, cards and IBANs in page addresses, titles,
+    search terms, names of items and `custom`, and fields of `custom` that are called like a person's data. `mask` puts
+    `[redacted]` in their place, `drop` leaves the field or the parameter out. [privacy.md](privacy.md) tells what is found."""
+    url: PageUrl = "full"
+    """How much of page addresses and referrers is kept: all (`full`), without query and fragment (`path`), or the host alone
+    (`origin`). Click ids are read before that, and campaign parameters (`utm_...`) always stay."""
+    silence_denies: bool = False
+    """Does the consent manager keep the pixel from running when somebody denies? Then an order that only the back end tells of may
+    be of such a person, and no destination's `absent = "assume"` holds for this site."""
 
 
-Format = Literal["capistream", "segment", "meta", "ga4"]
+Format = Literal["capistream", "segment", "meta", "ga4", "map"]
 
 
 class SourceTopic(Part):
@@ -166,19 +166,53 @@ class SourceTopic(Part):
     topic: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
     """Name of the topic. Any key, any number of partitions."""
     format: Format = "capistream"
-    """How its values are written; docs/mapping.md has the tables."""
+    """What its values say; docs/mapping.md has the tables. Of `map` the setting `map` alone makes an event: docs/sources.md."""
+    encoding: Literal["json", "registry"] = "json"
+    """How its values are encoded: JSON, or in Confluent's wire format by a schema of `[registry]`, which may be Avro, Protobuf or
+    JSON Schema. docs/sources.md tells what their types become."""
     site: Name
-    """The site its events belong to, unless they name one themselves."""
+    """The site its events belong to; others may be theirs only where `map` fills `site`."""
     source: Source = "server"
     """Who sent the events of this topic, unless they say so themselves."""
-    start: Literal["latest", "earliest"] = "latest"
-    """Where to begin when the group has no committed offset yet."""
+    map: dict[Annotated[str, AfterValidator(reading.a_place)], Expression] = {}
+    """Fields of the event to JMESPath expressions over the value, and over `_key`, `_headers` and `_timestamp` of the record. What
+    one finds replaces what the format read; what finds nothing changes nothing. `"commerce.items[]"` names a list, and
+    `"commerce.items[].item_id"` is asked of each of its members. docs/sources.md has examples."""
+    filter: Expression | None = None
+    """JMESPath expression over the same. Where it finds nothing, false or something empty, the event is ignored, and counted."""
+    start: Annotated[str, BeforeValidator(_start)] = "latest"
+    """Where to begin when the group has no committed offset yet: `latest`, `earliest`, or at a time such as
+    `2026-01-31T12:00:00Z`. Where history would go to a live destination, the first worker wants `--backfill`."""
     backfill: bool = False
     """Its events are history that no destination has got yet: they are sent even when older than their horizon."""
     minor_units: bool = False
     """Amounts are in the currency's smallest unit (cents)."""
     time_zone: Annotated[str, AfterValidator(_zone)] | None = None
     """IANA name: zone of times that carry none. Without it such a time is refused."""
+    redact: Redact | None = None
+    """Default: as the site says."""
+    url: PageUrl | None = None
+    """Default: as the site says."""
+
+    @property
+    def start_time(self) -> int | None:
+        """Unix milliseconds, where `start` is a time."""
+        return (
+            None if self.start in ("latest", "earliest") else int(datetime.fromisoformat(self.start).timestamp() * 1000)
+        )
+
+
+class Registry(Part):
+    """A schema registry with Confluent's interface, for sources with `encoding = "registry"`."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
+    """Address, such as `https://registry.example:8081`; of Apicurio with its path, `…/apis/ccompat/v7`."""
+    user: str | None = None
+    """For basic auth; of Confluent Cloud the API key."""
+    password: SecretRef | None = None
+    """For basic auth; of Confluent Cloud the API secret."""
+    ca: Path | None = None
+    """File with the certificates (PEM) of whoever signed the registry's own, where the system does not know them."""
 
 
 class EventRule(Part):
@@ -186,7 +220,7 @@ class EventRule(Part):
 
     expect: list[Source] = []
     """Hold the first copy until one of each of these is there. Empty: send the first copy at once."""
-    merge_window: Annotated[Seconds, _between(0, 3600)] = 10.0
+    merge_window: Annotated[Seconds, between(0, 3600)] = 10.0
     """How long a hold waits, counted from the first copy's record time."""
     wait_for: Source | None = None
     """Send nothing until a copy of this source confirms it, for example `server`: a purchase that only a browser claims then
@@ -220,60 +254,41 @@ DEFAULT_RULES: dict[str, EventRule] = {
 }
 
 
-class ConsentPolicy(Part):
-    """What a destination needs before it may have an event."""
-
-    needs: list[Literal["ad_storage", "analytics_storage", "ad_user_data", "ad_personalization"]] | None = None
-    """Signals that must be granted. Default by the sink's purpose: advertising needs ad_storage and ad_user_data,
-    analytics needs analytics_storage."""
-    absent: Literal["require", "assume"] = "require"
-    """What a signal that no copy carries means: `require` holds the event back, `assume` counts it as granted."""
+MeasurementId = Annotated[str, Field(pattern=r"^G-[A-Z0-9]{4,20}$")]
 
 
-BrowserTag = Literal["none", "same_id"]
+class Ga4Stream(Part):
+    """A web data stream of GA4 whose hits come to the collector, as `/g/collect` and `/mp/collect`. Each hit goes on to Google as
+    it came, and a copy of it into the pipeline. [clients.md](clients.md) tells how.
+    """
 
+    site: Name
+    """The site whose hits these are."""
+    relay: bool = True
+    """Hand the hits on to Google. A `ga4` destination of the same measurement id then sends no event that was handed on. Off:
+    GA4 gets what that destination sends, and lacks sessions and modelling."""
+    endpoint: Annotated[str, AfterValidator(http_address)] = "https://www.google-analytics.com"
+    """Where to: `https://region1.google-analytics.com` keeps the processing in the EU."""
+    consent: ConsentPolicy | None = None
+    """Which consent a hit needs to be handed on, for analytics. Default: as the `ga4` destination of this measurement id, where
+    there is one."""
+    cookieless: bool = False
+    """Also hand on the pings that gtag sends without cookies where analytics_storage is denied: GA4 models with them. Whether that
+    may be is a question of law, not of technology. Everybody else gets of such a ping what its consent allows."""
+    visitor_ip: bool = True
+    """Tell Google the visitor's IP address, by which it finds country and city. Off: everybody is where the collector is."""
+    copies: Literal["all", "with_id", "none"] = "all"
+    """Which events of gtag enter the pipeline: `all`, those `with_id` (an `event_id` that the page gives gtag, or a transaction
+    id), or `none`. Where our pixel reports the same events, `with_id` keeps them from counting twice."""
+    api_secret: SecretRef | None = None
+    """The Measurement Protocol API secret by which `/mp/collect` knows your back end. Without it that route takes nothing for this
+    stream."""
 
-class Destination(Part):
-    """What every destination takes; each sink adds its own."""
-
-    sink: str
-    """Which platform."""
-    mode: Literal["off", "live"] = "live"
-    """`off` routes nothing to it."""
-    endpoint: str
-    """Base address of the platform's API; an emulator's address makes it a rehearsal."""
-    events: dict[str, str | Literal[False]] = {}
-    """Canonical name to the platform's name; false switches an event off. Adds to the sink's own table."""
-    custom_events: bool = False
-    """Also send events that no table names, under their own name."""
-    browser_tag: BrowserTag | dict[str, BrowserTag] | None = None
-    """Does the platform's own tag also report this event from the browser? `none`, or `same_id` when it gets our event id.
-    One value, or one per event name (`default` for the rest)."""
-    consent: ConsentPolicy = ConsentPolicy()
-    """Which consent it needs."""
-    concurrency: Annotated[int, Field(ge=1, le=256)] = 8
-    """Requests in flight at once, per worker."""
-
-    @field_validator("endpoint")
-    @classmethod
-    def _http(cls, value: str) -> str:
-        if not re.match(r"^https?://[^/\s?#]+", value):
-            raise ValueError("an address that begins with https:// (or http:// for an emulator)")
-        return value.rstrip("/")
-
-    def platform_name(self, table: Mapping[str, str], event_name: str) -> str | None:
-        """The platform's name for an event, or None when this destination does not take it."""
-        named = self.events.get(event_name)
-        if named is False:
-            return None
-        if isinstance(named, str):
-            return named
-        return table.get(event_name) or (event_name if self.custom_events else None)
-
-    def tag_for(self, event_name: str) -> BrowserTag:
-        if isinstance(self.browser_tag, dict):
-            return self.browser_tag.get(event_name) or self.browser_tag.get("default") or "none"
-        return self.browser_tag or "none"
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if not self.relay and self.copies == "none":
+            raise ValueError('copies: "none" without relay throws every hit away')
+        return self
 
 
 class Collector(Part):
@@ -287,15 +302,125 @@ class Collector(Part):
     """Networks (CIDR) whose X-Forwarded-For is believed."""
     origins: list[str] = ["*"]
     """Origins whose pages may post (CORS)."""
+    address: Annotated[str, AfterValidator(http_address)] | None = None
+    """Public address of the collector, as pages reach it: `https://collect.shop.example`, or with a path. analytics-next is told to
+    send there; without it the page has to say so."""
+    ga4: dict[MeasurementId, Ga4Stream] = {}
+    """Data streams of GA4, by measurement id."""
+    script: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}\.js$")] = "capi.js"
+    """Name of the pixel's script, under `/v1/`. Blockers know many names; yours they do not."""
+
+
+def _cookie_domain(value: str) -> str:
+    from app.collector import domains
+
+    if value in ("site", "host"):
+        return value
+    domain = value.lower().lstrip(".")
+    if domains.registrable(domain) == "":
+        raise ValueError(
+            "a public suffix or no domain: browsers refuse such a cookie; site, host, or a domain of yours"
+        )
+    return domain
+
+
+CookieName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] | Literal[False]
+
+
+class Cookies(Part):
+    """First-party cookies that the collector sets and reads for events of browsers: [pixel.md](pixel.md)."""
+
+    domain: Annotated[str, AfterValidator(_cookie_domain)] = "site"
+    """For whom they are: `site` is the domain that its owner registered, by the public suffix list, and all below it; `host` the
+    page's host alone; or a domain of yours, where pages of others keep to `host`."""
+    client: CookieName = "cs_id"
+    """Name of the cookie with our client id, for browsers that have none of Google Analytics (`_ga`); `false` sets none."""
+    clicks: CookieName = "cs_clicks"
+    """Name of the cookie with the click ids of all platforms, as they came; `false` sets none."""
+    fbp: CookieName = "_fbp"
+    """Name of the cookie with Meta's browser id. Meta's tag knows it as `_fbp`; `false` reads that one and sets none."""
+    fbc: CookieName = "_fbc"
+    """The same with Meta's click id."""
+    client_lifetime: Annotated[Seconds, between(60, 400 * 86400)] = 395 * 86400.0
+    """How long the client id lives. Nothing prolongs it."""
+    click_lifetime: Annotated[Seconds, between(60, 400 * 86400)] = 90 * 86400.0
+    """How long the other three live, from when they were made."""
+    same_site: Literal["lax", "strict", "none"] = "lax"
+    """Their SameSite. `none` is for shops that run in a frame of another site."""
+    secure: bool = True
+    """Over HTTPS only, and on this machine."""
+    absent: Absent = "require"
+    """What a signal means that the event does not carry: `require` neither sets nor reads a cookie, `assume` counts it as granted.
+    The client id and `_ga` need analytics_storage, all others ad_storage."""
+    regions: dict[Place, Absent] = {}
+    """The same for people of a country or a part of one: `{ US = "assume" }`."""
+
+    @model_validator(mode="after")
+    def _safe_abroad(self) -> Self:
+        if self.same_site == "none" and not self.secure:
+            raise ValueError('same_site = "none" needs secure = true: browsers refuse it otherwise')
+        return self
+
+
+class Token(Part):
+    """Somebody, or a program, that logs in to the pages with a token."""
+
+    role: Literal["viewer", "operator"] = "viewer"
+    """A viewer looks; an operator also changes things: replays, pauses, drops."""
+    token: SecretRef
+    """The token: 16 characters or more, random ones, such as `openssl rand -hex 24` makes. Read at start."""
+
+
+class Proxy(Part):
+    """A proxy that logs people in and names them in headers of its requests, which it takes out of theirs."""
+
+    networks: Annotated[list[Annotated[str, AfterValidator(_network)]], Field(min_length=1)]
+    """Networks (CIDR) that the proxy's requests come from. Whoever else can connect from there can claim to be anybody."""
+    user: str = "X-Forwarded-User"
+    """Header that names the user."""
+    groups: str = "X-Forwarded-Groups"
+    """Header with the user's groups, separated by commas."""
+    viewers: list[str] = []
+    """Groups whose members are viewers. Empty: everybody whom the proxy names."""
+    operators: list[str] = []
+    """Groups whose members are operators."""
 
 
 class View(Part):
+    """The worker's pages, and their JSON. Who may see them is told by `tokens` and `proxy`; without either of them only somebody on
+    the worker's own machine may. [view.md](view.md) has more.
+    """
+
     host: str = "127.0.0.1"
-    """Address to listen on. The pages have no login yet: keep it private."""
+    """Address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 6066
     """Port to listen on; when it is taken the next free one is used, with a message."""
     advertise: str | None = None
     """Address under which the other workers reach this one; default http://<host>:<port>."""
+    tokens: dict[Name, Token] = {}
+    """Who logs in with a token, by the name that the audit log calls them."""
+    proxy: Proxy | None = None
+    """A proxy in front of the pages that logs people in."""
+    key: SecretRef | None = None
+    """A secret of 16 characters or more, the same for all workers: signs what they ask each other, and forms. Default: made of the
+    tokens. Needed where there is a proxy and no token. Read at start."""
+    journey_retention: Annotated[Seconds, between(3600, 400 * 86400)] = 30 * 86400.0
+    """How long after its first copy a conversion can be looked up, at least; never shorter than its horizon, and a day. State grows
+    with it, by about 160 bytes for each conversion of this time."""
+
+
+class Trace(Part):
+    """What was said to a platform and what it answered, for each event: [view.md](view.md). It costs about 2 kB in Kafka for each
+    event and destination, and a worker a tenth of what delivering costs it.
+    """
+
+    requests: Literal["all", "failed", "none"] = "all"
+    """Which requests are kept: all, only those that the platform did not take, or none. What destinations in shadow would have
+    sent is kept always."""
+    share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Of which part of the conversions those are kept that were taken, chosen by their ids. What was not taken is kept of all."""
+    keep: Annotated[Seconds, between(60, 30 * 86400)] = 86400.0
+    """For how long, as the topic is made."""
 
 
 class Worker(Part):
@@ -305,12 +430,27 @@ class Worker(Part):
     """A source partition further behind than this no longer holds up the closing of merges."""
     keep_variants: Literal["configured", "all"] = "configured"
     """Hash variants to keep: those that the configured destinations use, or all, for destinations added later."""
-    stall_after: Annotated[Seconds, _between(60, 86400)] = 120.0
+    stall_after: Annotated[Seconds, between(60, 86400)] = 120.0
     """A worker that has something to do and gets nowhere for so long says so: `/readyz` answers 503. A halted or slow
     destination does not count."""
     restart_when_stuck: bool = False
     """Such a worker ends itself (exit status 70), for a supervisor to start it anew; not where that would not help: while
     Kafka is away."""
+
+
+class Alerts(Part):
+    webhook: SecretRef | None = None
+    """Address that gets a POST when a destination halts, pauses or goes on: `{"text": …, "destination": …, "state": …,
+    "reason": …}`, as chat programs take it. A secret, since such addresses carry their own key."""
+
+
+class Privacy(Part):
+    key: SecretRef | None = None
+    """A secret of 16 characters or more. With it, what rows that outlive an event's data say of the person are keyed hashes
+    (HMAC-SHA256), and `capistream forget` finds these rows, too. Read at start."""
+    previous_keys: list[SecretRef] = []
+    """Keys that `key` has replaced: rows that carry hashes under them are still found. One can be dropped after the longest
+    horizon."""
 
 
 class Settings(Part):
@@ -319,12 +459,17 @@ class Settings(Part):
     kafka: Kafka = Kafka()
     sites: dict[Name, Site] = {}
     sources: dict[Name, SourceTopic] = {}
+    registry: Registry | None = None
     events: dict[str, EventRule] = {}
     """Rules by canonical event name; `default` for names without a rule of their own."""
     destinations: dict[Name, SerializeAsAny[Destination]] = {}
     collector: Collector = Collector()
+    cookies: Cookies = Cookies()
     view: View = View()
+    trace: Trace = Trace()
     worker: Worker = Worker()
+    alerts: Alerts = Alerts()
+    privacy: Privacy = Privacy()
 
     @field_validator("destinations", mode="before")
     @classmethod
@@ -360,6 +505,26 @@ class Settings(Part):
             name: DEFAULT_RULES[name].model_dump() | rule if name in DEFAULT_RULES and isinstance(rule, dict) else rule
             for name, rule in value.items()
         }
+
+    @model_validator(mode="after")
+    def _tell_who_is_silent(self) -> Self:
+        policies = [one.consent for one in self.destinations.values()]
+        policies += [one.consent for one in self.collector.ga4.values() if one.consent is not None]
+        for policy in policies:
+            policy.never_assume(name for name, site in self.sites.items() if site.silence_denies)
+        return self
+
+    def stream_policy(self, measurement_id: str) -> ConsentPolicy:
+        """Of a stream of GA4: its own, else that of the `ga4` destination for the same data stream, else the general one."""
+        own = self.collector.ga4[measurement_id].consent
+        if own is not None:
+            return own
+        policies = (
+            one.consent
+            for one in self.destinations.values()
+            if one.sink == "ga4" and getattr(one, "measurement_id", "") == measurement_id
+        )
+        return next(policies, ConsentPolicy())
 
     @property
     def brokers(self) -> str:
@@ -425,7 +590,7 @@ def _plain(error: Mapping[str, Any]) -> str:
 
 def _cross_checks(settings: Settings) -> list[str]:
     """What no single field can know."""
-    mistakes = []
+    mistakes = [f"kafka.{line}" for line in _kafka_mistakes(settings)]
     for name, destination in settings.destinations.items():
         if destination.browser_tag is None and destination.mode != "off":
             mistakes.append(
@@ -441,15 +606,65 @@ def _cross_checks(settings: Settings) -> list[str]:
         if source.topic in topics:
             mistakes.append(f"sources.{name}.topic: already read by sources.{topics[source.topic]}")
         topics[source.topic] = name
+        mistakes += [f"sources.{name}.map: {what}" for what in reading.mistakes(source.format, source.map)]
+        if source.encoding == "registry":
+            mistakes += [f"sources.{name}.encoding: {what}" for what in _no_registry(settings)]
         prefix = re.escape(settings.kafka.prefix)
         if re.match(rf"{prefix}(\.|-.*-changelog$)", source.topic):
             mistakes.append(f"sources.{name}.topic: one of our own topics, by kafka.prefix")
+    for name, stream in settings.collector.ga4.items():
+        if stream.site not in settings.sites:
+            mistakes.append(
+                f"collector.ga4.{name}.site: no site is called so; sites are {', '.join(settings.sites) or 'none'}"
+            )
+    view = settings.view
+    if view.proxy and not view.tokens and view.key is None:
+        mistakes.append("view.key: missing: with a proxy and no tokens workers have nothing else to know each other by")
     keys: dict[str, str] = {}
     for name, site in settings.sites.items():
         if site.write_key in keys:
             mistakes.append(f"sites.{name}.write_key: the same as of sites.{keys[site.write_key]}")
         keys[site.write_key] = name
     return mistakes
+
+
+def _kafka_mistakes(settings: Settings) -> list[str]:
+    tls, sasl = settings.kafka.tls, settings.kafka.sasl
+    mistakes = []
+    if tls and tls.key and not tls.certificate:
+        mistakes.append("tls.certificate: missing: tls.key is of no use without it")
+    if tls and tls.key_password and not tls.certificate:
+        mistakes.append("tls.certificate: missing: tls.key_password is of no use without it")
+    if sasl is None:
+        return mistakes
+    needs, others = (
+        (("token",), ("user", "password")) if sasl.mechanism == "OAUTHBEARER" else (("user", "password"), ("token",))
+    )
+    mistakes += [f"sasl.{one}: missing: {sasl.mechanism} needs it" for one in needs if getattr(sasl, one) is None]
+    mistakes += [f"sasl.{one}: not for {sasl.mechanism}" for one in others if getattr(sasl, one) is not None]
+    if sasl.token and (missing := sasl.token.missing()):
+        mistakes.append(f"sasl.token.provider: {missing}")
+    # a proxy on the same machine may encrypt for us
+    if not tls and not sasl.mechanism.startswith("SCRAM") and not all(map(_is_loopback, settings.brokers.split(","))):
+        mistakes.append(
+            f"sasl.mechanism: {sasl.mechanism} without [kafka.tls] would show everybody on the way our secret"
+        )
+    return mistakes
+
+
+def _is_loopback(broker: str) -> bool:
+    host = broker.strip().rpartition(":")[0].strip("[]") or broker.strip()
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _no_registry(settings: Settings) -> list[str]:
+    missing = [] if settings.registry else ["needs a part [registry] with the url of your schema registry"]
+    if packages := schemas.missing_packages():
+        missing.append(f"needs `pip install 'capistream[registry]'`; not found: {', '.join(packages)}")
+    return missing
 
 
 def secrets_missing(settings: Settings) -> list[str]:
@@ -468,6 +683,8 @@ def _secrets(value: Any, place: str) -> list[tuple[str, Secret]]:
         return [(place, value)]
     if isinstance(value, BaseModel):
         value = {name: getattr(value, name) for name in type(value).model_fields}
+    if isinstance(value, list):
+        value = {str(n): one for n, one in enumerate(value)}
     if isinstance(value, dict):
         return [found for k, v in value.items() for found in _secrets(v, f"{place}.{k}" if place else k)]
     return []
@@ -509,5 +726,21 @@ def json_schema() -> dict[str, Any]:
         ((names, one),) = by_name["patternProperties"].items()
         by_name["patternProperties"] = {names: {"oneOf": options} if "Destination" in one["$ref"] else one}
         by_name["additionalProperties"] = False  # other names are refused
+    schema["$defs"]["Collector"]["properties"]["ga4"]["additionalProperties"] = False
     del schema["$defs"]["Destination"]
+    _schema_of_tokens(schema)
     return schema | {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "capistream.toml"}
+
+
+def _schema_of_tokens(schema: dict[str, Any]) -> None:
+    options = []
+    for kind, provider in sorted(PROVIDERS.items()):
+        one = provider.model_json_schema(ref_template="#/$defs/{model}")
+        schema["$defs"].update(one.pop("$defs", {}))
+        one["properties"]["provider"] = {"const": kind, "description": "Who gives the tokens."}
+        one["required"] = sorted({*one.get("required", []), "provider"})
+        schema["$defs"][f"token_{kind}"] = one
+        options.append({"$ref": f"#/$defs/token_{kind}"})
+    token = schema["$defs"]["Sasl"]["properties"]["token"]
+    token["anyOf"] = [*options, {"type": "null"}]
+    del schema["$defs"]["TokenProvider"]

@@ -199,7 +199,8 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     def say(text: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
-    system = System(say=say, workers=options.workers, folder=Path(tempfile.mkdtemp(prefix="capistream-bench-")))
+    folder = Path(tempfile.mkdtemp(prefix="capistream-bench-"))
+    system = System(say=say, workers=options.workers, folder=folder, destinations=("meta", "ga4"))
     system.victim = options.victim
     seconds = options.down / (len(WAYS) * options.rounds)
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))

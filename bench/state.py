@@ -44,15 +44,17 @@ def rows(count: int) -> Iterator[tuple[str, bytes, bytes]]:
         value = orjson.dumps(result.event)
         place = {"offset": 1_000_000 + offset, "timestamp": 1_795_420_800_000}
         records.append(SimpleNamespace(key=keys.key(result.event), value=value, **place))
-    seen = partition.run(records, lambda k: [None] * len(k), lambda k: [None] * len(k)).seen
+    result = partition.run(records, lambda k: [None] * len(k), lambda k: [None] * len(k))
+    dedup.note_places(result, [2_000_000])
     rnd = random.Random(1)
     for n in range(count):
         order, event = f"{rnd.getrandbits(40):010d}".encode(), str(uuid.UUID(int=rnd.getrandbits(128))).encode()
         received, offset = b"%d" % (1_795_420_800_000 + 37 * n), b"%d" % (1_000_000 + 2 * n)
-        for key, row in seen.items():
+        for key, row in result.seen.items():
             assert row
             filled = row.replace(b"EVENT", event).replace(b"ORDER", order)
             filled = filled.replace(b"1795420800000", received).replace(b"1000000", offset)
+            filled = filled.replace(b"2000000", b"%d" % (2_000_000 + n))
             yield order.decode(), key.replace(b"EVENT", event).replace(b"ORDER", order), filled
 
 

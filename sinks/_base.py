@@ -1,17 +1,26 @@
 """What a sink is: pure functions from an event to a request, and from an answer to outcomes.
 
 A sink does no I/O, keeps no state, holds no secret and reads no clock. agents/deliver does all of that, once, the same
-way for every platform: batching, tokens, sending, retries, splitting, halts, records.
+way for every platform: batching, tokens, sending, retries, splitting, halts, records. What a destination's settings `events`,
+`map`, `value`, `mode`, `share`, `live_from` and `live_until` say is done before and after `encode`, also once for all
+(app/prepare.py).
 """
 
+import ipaddress
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, ClassVar, Literal, Protocol
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
-from app.events import Event, Source
-from app.settings import Destination
+import orjson
+
+from app.consent import Flag
+from app.destination import Destination
+from app.events import Event, Json, Source
+from sinks._kinds import Kinds
 
 Purpose = Literal["advertising", "analytics", "other"]
 
@@ -27,7 +36,9 @@ class Limits:
     max_age: int  # older events are refused
     max_age_by_source: Mapping[Source, int] = field(default_factory=dict)
     dedup_window: int = 0  # how long the platform recognises a repeated event id; 0: never
-    timeout: float = 10.0  # of one request
+    timeout: float = 10.0  # of one request, from its start to the last byte of the answer
+    follow_up_after: float = 1800.0  # seconds until the platform may tell what became of a request that it queued
+    rate: float | None = None  # requests a second that the account may make; None: nothing is known
     api_version: str = ""
     sunset: date | None = None  # when this API version stops answering
 
@@ -40,8 +51,10 @@ class Payload:
     """One event as the platform wants it."""
 
     event_id: str
-    body: dict[str, Any]  # JSON
+    body: dict[str, Any]  # JSON: what stands for this event in the request
     group: tuple[str, ...] = ()  # what must be equal in one request beside the destination
+    dedup_window: int | None = None  # seconds, where this event differs from the platform's `Limits.dedup_window`
+    overhead: int = 1024  # bytes of its request's body around the events, where a group has much in common
 
 
 @dataclass(frozen=True)
@@ -60,8 +73,28 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Places:
+    """Where a request says what, so that `capistream compare` reads ours and those of another system alike.
+
+    `events` is the list of events in the body. The others are paths into an event, dots between levels; empty for what the
+    platform does not have. A list of one member is gone into as if it were that member.
+    """
+
+    events: str
+    event_id: str = ""
+    order_id: str = ""
+    name: str = ""
+    time: str = ""
+    value: str = ""
+    currency: str = ""
+    shared: tuple[str, ...] = ()  # fields of the body that count for each of its events
+    counts_once_by: Literal["event_id", "order_id", ""] = ""  # by which id the platform makes one of two events
+    counts_once: tuple[str, ...] = ()  # events of which that is so, by the platform's names; empty: of all
+
+
+@dataclass(frozen=True)
 class Response:
-    """What came back. `body` is at most the first 64 kB."""
+    """What came back. `body` is at most the first 512 kB."""
 
     status: int
     headers: Mapping[str, str]
@@ -78,12 +111,22 @@ class Delivered:
 
 
 @dataclass(frozen=True)
+class Accepted:
+    """Queued at the platform, which tells later what became of it: see `Sink.follow_up`. Never sent again."""
+
+    reference: str  # what to ask with, the platform's id of the request
+    detail: str = ""
+
+
+@dataclass(frozen=True)
 class Retry:
     """Not taken, and it may be taken later."""
 
     reason: str
     after: float | None = None  # seconds the platform asked for
     detail: str = ""
+    throttled: bool = False  # by a limit of the account: the destination as a whole slows down
+    unclear: bool = False  # the platform may have taken it all the same, as when a gateway answers for it
 
 
 @dataclass(frozen=True)
@@ -101,35 +144,115 @@ class Halt:
 
     reason: str
     detail: str = ""
+    unclear: bool = False  # the platform may have taken what was sent
 
 
-Outcome = Delivered | Retry | Rejected | Halt
+Outcome = Delivered | Accepted | Retry | Rejected | Halt
+
+#: Name of a setting that is a secret -> its value, read anew for each request. Of a sink with `scopes`, the secret
+#: `credentials` is that of a service account or user of Google, and its value here the access token that the engine got for it.
+Secrets = Mapping[str, str]
 
 
-class Sink(Protocol):
-    """Built from its settings, once per destination."""
+@dataclass(frozen=True)
+class Followed:
+    """What the platform says later of a request that it had queued. The status decides: the numbers can be missing."""
+
+    status: Literal["success", "partial", "failed"]  # all were taken, some were, none was
+    events: int = 0  # how many it speaks of; 0: it does not say
+    failed: Mapping[str, int] = field(default_factory=dict)  # the platform's reason -> events
+
+
+class Sink(ABC):
+    """Built from its settings, once per destination. A sink derives from this class and leaves out what it has no use for."""
 
     kind: ClassVar[str]  # "meta": what `sink = ` in the configuration says
     title: ClassVar[str]  # "Meta Conversions API"
     purpose: ClassVar[Purpose]  # decides which consent is needed by default
+    terms: ClassVar[str] = (
+        ""  # where the platform says on which terms it takes people's data; empty for one's own endpoint
+    )
+    vendor: ClassVar[int | None] = (
+        None  # the company's id on the IAB's Global Vendor List, which a TCF string must name
+    )
+    flags: ClassVar[frozenset[Flag]] = (
+        frozenset()
+    )  # which partial consent `encode` tells the platform of: app/consent.py
     Settings: ClassVar[type[Destination]]
-    takes_revisions: ClassVar[bool]  # can the platform restate an event that it has? Else late changes do not go to it
-    variants: ClassVar[Mapping[str, str]]  # identifier -> hash rule of app/identity.py
+    names: ClassVar[Mapping[str, str]] = {}  # canonical event name -> the platform's
+    variants: ClassVar[Mapping[str, str]] = {}  # identifier -> hash rule of app/identity.py
+    fields: Kinds = MappingProxyType(
+        {}
+    )  # what the platform's event holds where, as far as known; may hang on the settings
+    places: Places | None = None  # where its requests say what; may hang on the settings
+    takes_revisions: ClassVar[bool] = False  # can the platform restate an event? Else late changes do not go to it
+    counts_tests: ClassVar[bool] = False  # does what `test_request` sends count like any other event?
+    proves_secret: bool = (
+        True  # does the answer to `test_request` tell whether the secret is right? may hang on the settings
+    )
+    check_share: float = 0.0  # part of the requests that `check` is for, too, 0 to 1; may hang on the settings
+    scopes: tuple[str, ...] = ()  # of Google's OAuth, where `credentials` is a setting; may hang on the settings
     limits: Limits
 
-    def __init__(self, settings: Any) -> None: ...
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
 
-    def encode(self, event: Event) -> Payload | Skip:
-        """The event in the platform's words. Never raises for an Event that fits its schema."""
-        ...
+    @classmethod
+    def marks_tests(cls, settings: Any) -> bool:  # noqa: ARG003
+        """With these settings, does `request` tell the platform which events have the label `test`? Else they are not sent, as they
+        would count as sales. Their payloads then have a group of their own: see `is_test`.
+        """
+        return False
 
-    def request(self, batch: Sequence[Payload], token: str) -> Request:
-        """One request for payloads of one group. `token` is the destination's secret, fetched by the engine."""
-        ...
+    @abstractmethod
+    def encode(self, event: Event, name: str) -> Payload | Skip:
+        """The event in the platform's words, under this name of the platform's.
 
+        Never raises for an Event that fits its schema, and never changes it.
+        """
+
+    @abstractmethod
+    def request(self, batch: Sequence[Payload], secrets: Secrets) -> Request:
+        """One request for payloads of one group."""
+
+    def signed(self, request: Request, secrets: Secrets, now: float) -> Request:  # noqa: ARG002
+        """A request of this sink with what proves who sends it and when: called for each attempt, right before it is sent.
+
+        `now` is in Unix seconds, with fractions: no two attempts have the same, so a digest of it and of the request does for
+        a nonce. A function of its arguments, which only adds headers.
+        """
+        return request
+
+    @abstractmethod
     def verdict(self, batch: Sequence[Payload], response: Response) -> list[Outcome]:
         """One outcome per payload, in order. A 200 is read before it is believed."""
-        ...
+
+    def usage(self, response: Response) -> float:  # noqa: ARG002
+        """Which part of its limits the account has used, 0 to 1, where the platform says so: above 0.75 the engine slows down."""
+        return 0.0
+
+    def test_request(self, batch: Sequence[Payload], secrets: Secrets) -> Request | None:  # noqa: ARG002
+        """The same as `request`, in the platform's test mode, for `capistream destinations test`. None: it has none."""
+        return None
+
+    def check(self, batch: Sequence[Payload], secrets: Secrets) -> Request | None:  # noqa: ARG002
+        """The same events for the platform's validation, of a platform that takes whatever it gets. None: it has none for these.
+
+        Sent beside the delivery, of which it changes nothing.
+        """
+        return None
+
+    def complaints(self, response: Response) -> Sequence[str]:  # noqa: ARG002
+        """What the validation finds wrong: the platform's codes and the names of fields, short, never a value of an event."""
+        return ()
+
+    def follow_up(self, reference: str, secrets: Secrets) -> Request:
+        """Ask what became of a request that was `Accepted`."""
+        raise NotImplementedError
+
+    def followed(self, response: Response) -> Followed | None:
+        """The answer to that; None while there is none yet."""
+        raise NotImplementedError
 
 
 def retry_after(response: Response) -> float | None:
@@ -141,11 +264,47 @@ def retry_after(response: Response) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
+def left_open(response: Response) -> bool:
+    """For `Retry.unclear`: may the platform have taken the events, for all that this answer says?
+
+    A gateway that got no answer in time says 502 or 504, a platform that failed in the middle of its work 500, and a 2xx without
+    the platform's receipt says nothing at all. 503 and 4xx are said before the work begins. Where the platform's own words say
+    more than the status, the sink reads those.
+    """
+    return 200 <= response.status < 300 or (response.status >= 500 and response.status != 503)
+
+
 def hashed(user: Mapping[str, Any], variants: Mapping[str, str]) -> dict[str, str]:
     """Pick the identifiers that a sink takes of a person, each in the variant it names, else as it was given."""
     chosen = {name: user.get(name, {}).get(rule) or user.get(name, {}).get("given") for name, rule in variants.items()}
     return {name: digest for name, digest in chosen.items() if digest}
 
 
+def is_test(event: Event) -> bool:
+    return "test" in event.get("labels", ())
+
+
 def one_for_all(batch: Sequence[Payload], outcome: Outcome) -> list[Outcome]:
     return [outcome] * len(batch)
+
+
+def person_ip(text: str) -> str:
+    """An IP address as everybody writes it; an empty text for what is none."""
+    try:
+        return str(ipaddress.ip_address(text.strip()))
+    except ValueError:
+        return ""
+
+
+def answered(body: bytes) -> Json:
+    """The JSON object of an answer; an empty one for anything else, such as a page in HTML."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def whole_number(value: Any) -> int:
+    """A whole number of an answer; 0 for anything else."""
+    return value if type(value) is int else 0

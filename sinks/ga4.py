@@ -1,46 +1,61 @@
-"""Google Analytics 4, Measurement Protocol: web events beside those that gtag reports from the browser.
+"""Google Analytics 4: web events, beside those that gtag reports from the browser or in its place.
 
-It has no API version. Reference, below https://developers.google.com/analytics/devguides/collection/:
+There are two ways in. The Measurement Protocol has no version and needs a secret of the data stream only. Reference, below
+https://developers.google.com/analytics/devguides/collection/:
     protocol/ga4/reference           the request, its limits, reserved names
     protocol/ga4/reference/events    event names and their parameters
     protocol/ga4/sending-events      time, sessions, consent
+    protocol/ga4/validating-events   the validation server
     ga4/uid-data                     user_data: how each value is written before it is hashed
+The Data Manager API, which Google names for new integrations, takes the events of many people in one request and says what
+is wrong with them, and wants OAuth. It is in sinks/_data_manager.py; which field is where:
+https://developers.google.com/data-manager/api/devguides/events/analytics/measurement-protocol/upgrade/field-mappings
 Purchases: https://support.google.com/analytics/answer/12313109, a transaction id counts once.
 
-Three things shape this file. GA4 answers 204 to whatever it gets, right or wrong, so all is checked here. It knows no
-event id: but for purchases, which it knows by their transaction id, two reports of one event are two events. And a
-client id that gtag did not make is a new visitor from nowhere, so none is ever made up.
+Three things shape this file. The Measurement Protocol answers 204 to whatever it gets, right or wrong, so all is checked here,
+and a part may be put to the validation server, too (`check_share`).
+GA4 knows no event id: but for purchases, which it knows by their transaction id, two reports of one event are two events. And
+a client id that no browser had is a new visitor from nowhere, so none is ever made up.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlencode
 
 import orjson
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from app.consent import judge
+from app.consent import Flag, place_of
+from app.destination import Destination
 from app.events import CANONICAL_NAMES, Consent, Event, Item, Json, Scalar, User
+from app.fields import SecretRef
 from app.identity import letters_only, redact
-from app.settings import ConsentPolicy, Destination, SecretRef
+from sinks import _data_manager as data_manager
 from sinks._base import (
     DAY,
     Delivered,
+    Followed,
     Halt,
     Limits,
     Outcome,
     Payload,
+    Places,
     Purpose,
     Rejected,
     Request,
     Response,
     Retry,
+    Secrets,
+    Sink,
     Skip,
     hashed,
+    left_open,
     one_for_all,
     retry_after,
 )
+from sinks._kinds import NUMBER, OBJECT, OBJECTS, SCALAR, TEXT, each, kinds
 
 #: The canonical names are GA4's own; `subscribe` is a custom event there.
 NAMES = {name: name for name in CANONICAL_NAMES}
@@ -73,6 +88,8 @@ _RESERVED_EVENTS = {
 }
 _MOST_PARAMS = 25
 _MOST_ITEMS = 200
+_MOST_ITEM_BYTES = 100_000  # of all items; what else an event can have fits beside them in the largest request
+_AROUND = 100  # bytes of a request that are neither of its events nor common to them
 _LENGTH = 100  # characters of a text, but for these
 _LENGTHS = {"page_location": 1000, "page_referrer": 420, "page_title": 300}
 
@@ -103,6 +120,28 @@ _ITEM: Mapping[str, str] = {
     "price": "price",
     "discount": "discount",
 }
+FIELDS = {
+    **kinds("", name=TEXT, params=OBJECT),
+    **kinds("params.", items=OBJECTS, value=NUMBER, tax=NUMBER, shipping=NUMBER, engagement_time_msec=NUMBER),
+    **each(TEXT, "params.", "currency transaction_id coupon affiliation search_term payment_type shipping_tier method"),
+    **each(TEXT, "params.", "item_list_id item_list_name page_location page_title page_referrer"),
+    "params.*": SCALAR,
+    **kinds("params.items[].", price=NUMBER, quantity=NUMBER, discount=NUMBER),
+    "params.items[].*": SCALAR,
+}
+#: Google knows purchases again by their transaction id, and nothing else.
+PLACES = Places(
+    "events",
+    event_id="params.event_id",
+    order_id="params.transaction_id",
+    name="name",
+    time="timestamp_micros",
+    value="params.value",
+    currency="params.currency",
+    shared=("client_id", "user_id", "timestamp_micros", "user_data", "user_agent", "ip_override", "consent"),
+    counts_once_by="order_id",
+    counts_once=("purchase",),
+)
 _OURS = {"session_id", "engagement_time_msec", "debug_mode", "items", *_COMMERCE.values(), *_CONTEXT.values()}
 
 
@@ -116,11 +155,28 @@ def param_name_allowed(name: str) -> bool:
 
 class Settings(Destination):
     endpoint: str = "https://www.google-analytics.com"
-    """Base address; `https://region1.google-analytics.com` keeps the processing in the EU."""
+    """Base address; `https://region1.google-analytics.com` keeps the processing in the EU. With `data_manager` the default is
+    https://datamanager.googleapis.com."""
     measurement_id: Annotated[str, Field(pattern=r"^G-[A-Z0-9]{4,20}$")]
     """Of the web data stream."""
-    api_secret: SecretRef
+    via: Literal["measurement_protocol", "data_manager"] = "measurement_protocol"
+    """Which interface. `measurement_protocol` needs `api_secret`, and GA4 never says what it thinks of an event. `data_manager`
+    needs `property_id` and `credentials`, sends many people's events in one request, and learns what was wrong with them; `map`
+    then names fields of that interface."""
+    api_secret: SecretRef | None = None
     """Measurement Protocol API secret of that data stream. GA4 does not say when it is wrong."""
+    property_id: Annotated[str, Field(pattern=r"^[0-9]{5,20}$")] | None = None
+    """Number of the property that the data stream belongs to, for `data_manager`."""
+    credentials: SecretRef | None = None
+    """For `data_manager`: JSON of a service account's key, or of a user (`authorized_user`, with a refresh token), who is an Editor
+    or Administrator of the property."""
+    quota_project: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9:.-]{1,80}$")] | None = None
+    """For `data_manager`: Cloud project that the requests are counted for, for credentials of a user that were made elsewhere."""
+    gtag: Literal["supplement", "replace"] = "supplement"
+    """`supplement`: gtag runs in the browser, client and session are gtag's, and what `browser_tag` says that it reports is not
+    sent again. `replace`: gtag does not run; every event is sent, with user agent and IP address. Whoever reports from the browser
+    then has to give `ga_client_id` and `ga_session_id`: an event without a client is not sent, as GA4 would make a new visitor of
+    it."""
     user_id: bool = False
     """Send the shop's own id of a person as `user_id`. Turn it on when gtag is given the same id."""
     user_data: bool = False
@@ -128,26 +184,63 @@ class Settings(Destination):
     user-provided data collection turned on."""
     device_and_place: bool = False
     """Send user agent and IP address. Without them GA4 takes device and place from what gtag sent for the same client
-    id, which is enough unless gtag does not run."""
+    id. With `gtag = "replace"` there is no such thing, and the default is true."""
     engagement_time_msec: Annotated[int, Field(ge=1)] = 1
     """Engagement that each event adds, in milliseconds. Without any, people do not count as active."""
     debug_mode: bool = False
     """Shows the events in DebugView. They still count."""
+    check_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Which part of the requests is also put to GA4's validation server, at the same `endpoint`: 0.01 is a hundredth. GA4 says yes
+    to whatever it gets; that server says what is wrong, and `capistream_complaints_total` and the log tell it. It changes no
+    outcome, nothing waits for it, and it counts no event. For `measurement_protocol`: `data_manager` tells by itself."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_from_others(cls, given: Any) -> Any:
+        """What another setting tells already."""
+        if not isinstance(given, dict):
+            return given
+        given = dict(given)
+        if given.get("via") == "data_manager":
+            given.setdefault("endpoint", data_manager.ENDPOINT)
+        if given.get("gtag") == "replace":
+            given.setdefault("browser_tag", "none")
+            given.setdefault("device_and_place", True)
+        return given
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        needed = ("api_secret",) if self.via == "measurement_protocol" else ("property_id", "credentials")
+        for name in needed:
+            if getattr(self, name) is None:
+                raise ValueError(f"{name}: missing, and {self.via} needs it")
+        if self.check_share and self.via == "data_manager":
+            raise ValueError("check_share: data_manager has no use for it, as it tells by itself what was wrong")
+        tags = self.browser_tag.values() if isinstance(self.browser_tag, dict) else [self.browser_tag]
+        if self.gtag == "replace" and "same_id" in tags:
+            raise ValueError('browser_tag: where gtag is replaced it reports nothing: say "none"')
+        return self
 
     @field_validator("events")
     @classmethod
-    def _allowed(cls, value: dict[str, str | Literal[False]]) -> dict[str, str | Literal[False]]:
-        for name in value.values():
-            if name is not False and not event_name_allowed(name):
-                raise ValueError(f"{name} is reserved by GA4, or is not 1 to 40 letters, digits and _")
+    def _allowed(
+        cls, value: dict[str, str | list[str] | Literal[False]]
+    ) -> dict[str, str | list[str] | Literal[False]]:
+        for named in value.values():
+            for name in [named] if isinstance(named, str) else named or []:
+                if not event_name_allowed(name):
+                    raise ValueError(f"{name} is reserved by GA4, or is not 1 to 40 letters, digits and _")
         return value
 
 
-class Ga4:
+class Ga4(Sink):
     kind: ClassVar[str] = "ga4"
     title: ClassVar[str] = "Google Analytics 4"
     purpose: ClassVar[Purpose] = "analytics"
-    takes_revisions: ClassVar[bool] = False
+    terms: ClassVar[str] = "https://business.safety.google/adsprocessorterms/"
+    vendor = 755  # Google Advertising Products
+    flags: ClassVar[frozenset[Flag]] = frozenset({"opt_out", "signals"})
+    names: ClassVar[Mapping[str, str]] = NAMES
     Settings: ClassVar[type[Destination]] = Settings
     variants: ClassVar[Mapping[str, str]] = {
         "email": "gmail",
@@ -158,61 +251,138 @@ class Ga4:
     }
 
     def __init__(self, settings: Any) -> None:
-        self.settings = settings
+        super().__init__(settings)
+        self.managed = settings.via == "data_manager"
+        self.fields = data_manager.FIELDS if self.managed else FIELDS
+        self.places = replace(data_manager.places("eventName"), counts_once=("purchase",)) if self.managed else PLACES
+        self.scopes = (data_manager.SCOPE,) if self.managed else ()
+        self.proves_secret = self.managed
+        self.check_share = settings.check_share
         self.limits = Limits(
-            events=25,
-            bytes=130_000,
-            max_age=3 * DAY,  # GA4 dates older events to 72 hours ago
+            events=data_manager.MOST_EVENTS if self.managed else 25,
+            bytes=data_manager.MOST_BYTES if self.managed else 130_000,
+            max_age=3 * DAY,  # the Measurement Protocol dates older events to 72 hours ago, the other refuses them
             dedup_window=0,  # purchases are protected by their transaction id, for a time that Google does not tell
+            timeout=data_manager.TIMEOUT if self.managed else 10.0,
+            rate=data_manager.RATE if self.managed else None,
+            api_version="v1" if self.managed else "",
         )
 
-    def encode(self, event: Event) -> Payload | Skip:
-        """One event in a request of its own; `request` joins those whose other parts are equal, the time among them."""
-        name = self.settings.platform_name(NAMES, event["event_name"])
-        if not name:
-            return Skip("no name for GA4; name one in `events`, or set custom_events")
+    def encode(self, event: Event, name: str) -> Payload | Skip:
+        """In the Measurement Protocol, what belongs to the request as a whole, the time among it, makes the group."""
         if not event_name_allowed(name):
             return Skip("the event name is reserved by GA4, or is not 1 to 40 letters, digits and _")
         client_id = re.sub(r"^GA1\.[0-9]\.", "", event.get("ids", {}).get("ga_client_id", "")).strip()
         if not client_id:
             return Skip("no GA4 client id")
-        transaction_id = event.get("commerce", {}).get("transaction_id", "")
+        transaction_id = _unless_blank(event.get("commerce", {}).get("transaction_id", ""))
         if name in ("purchase", "refund") and len(transaction_id) > _LENGTH:
             return Skip(f"the transaction id is longer than {_LENGTH} characters")  # cut, two orders could be one
+        if name == "refund" and not transaction_id:
+            return Skip("a refund without the transaction id of its purchase")
+        if event.get("tags", {}).get(self.settings.measurement_id, {}).get("relayed"):
+            return Skip("gtag's own report was relayed by the collector")
         if self.settings.tag_for(event["event_name"]) == "same_id" and not _gtag_missing(event):
             if name != "purchase":
                 return Skip("gtag already reported it")
             if not transaction_id:
                 return Skip("gtag already reported it, and without a transaction id both would count")
+        # Google does not say for how long it knows a transaction id; nothing is sent that is older than this
+        window = self.limits.max_age if name == "purchase" and transaction_id else 0
+        if self.managed:
+            happened = data_manager.timestamp(event["time"])
+            body = self._ingested(event, name, client_id, happened)
+            return Payload(event["event_id"], body, dedup_window=window) if happened else Skip("the time is no date")
         shared = {
             "client_id": client_id,
             "timestamp_micros": event["time"] * 1000,
             **self._person(event),
             **_consent(event.get("consent", {})),
         }
-        group = (orjson.dumps(shared, option=orjson.OPT_SORT_KEYS).decode(),)
-        params = _params(event, self.settings)
-        return Payload(event["event_id"], {**shared, "events": [{"name": name, "params": params}]}, group)
+        common = orjson.dumps(shared, option=orjson.OPT_SORT_KEYS)
+        overhead = len(common) + _AROUND
+        body = {"name": name, "params": _params(event, self.settings)}
+        if overhead + len(orjson.dumps(body)) > self.limits.bytes:  # GA4 would drop it without a word
+            return Skip("larger than GA4 takes a request")
+        return Payload(event["event_id"], body, (common.decode(),), window, overhead)
 
-    def request(self, batch: Sequence[Payload], token: str) -> Request:
-        query = urlencode({"measurement_id": self.settings.measurement_id, "api_secret": token})
-        body = {**batch[0].body, "events": [one for payload in batch for one in payload.body["events"]]}
+    def request(self, batch: Sequence[Payload], secrets: Secrets) -> Request:
+        return self._ingest(batch, secrets) if self.managed else self._collect(batch, secrets, "mp/collect", {})
+
+    def test_request(self, batch: Sequence[Payload], secrets: Secrets) -> Request:
+        """To GA4's validation server, which looks neither at the secret nor at the measurement id."""
+        if self.managed:
+            return self._ingest(batch, secrets, validate_only=True)
+        return self._validate(batch, secrets)
+
+    def check(self, batch: Sequence[Payload], secrets: Secrets) -> Request | None:
+        return None if self.managed else self._validate(batch, secrets)
+
+    def complaints(self, response: Response) -> Sequence[str]:
+        messages = _validation_messages(response.body) if response.status == 200 else None
+        return sorted({_complaint(message) for message in messages or []})
+
+    def verdict(self, batch: Sequence[Payload], response: Response) -> list[Outcome]:
+        return data_manager.verdict(batch, response) if self.managed else one_for_all(batch, _verdict(response))
+
+    def follow_up(self, reference: str, secrets: Secrets) -> Request:
+        return data_manager.follow_up(self.settings.endpoint, self._headers(secrets), reference)
+
+    def followed(self, response: Response) -> Followed | None:
+        return data_manager.followed(response)
+
+    def _validate(self, batch: Sequence[Payload], secrets: Secrets) -> Request:
+        """Strictly: what GA4 would repair in silence is told, too."""
+        return self._collect(batch, secrets, "debug/mp/collect", {"validation_behavior": "ENFORCE_RECOMMENDATIONS"})
+
+    def _collect(self, batch: Sequence[Payload], secrets: Secrets, path: str, more: Mapping[str, str]) -> Request:
+        query = urlencode({"measurement_id": self.settings.measurement_id, "api_secret": secrets["api_secret"]})
+        body = {**orjson.loads(batch[0].group[0]), **more, "events": [payload.body for payload in batch]}
         return Request(
             "POST",
-            f"{self.settings.endpoint}/mp/collect?{query}",
+            f"{self.settings.endpoint}/{path}?{query}",
             {"Content-Type": "application/json"},
             orjson.dumps(body),
         )
 
-    def verdict(self, batch: Sequence[Payload], response: Response) -> list[Outcome]:
-        return one_for_all(batch, _verdict(response))
+    def _ingest(self, batch: Sequence[Payload], secrets: Secrets, *, validate_only: bool = False) -> Request:
+        destination = {
+            "operatingAccount": data_manager.account("GOOGLE_ANALYTICS_PROPERTY", self.settings.property_id),
+            "productDestinationId": self.settings.measurement_id,
+        }
+        return data_manager.ingest(
+            self.settings.endpoint, self._headers(secrets), destination, batch, validate_only=validate_only
+        )
+
+    def _headers(self, secrets: Secrets) -> dict[str, str]:
+        return data_manager.headers(secrets["credentials"], self.settings.quota_project)
+
+    def _ingested(self, event: Event, name: str, client_id: str, happened: str) -> Json:
+        """The event for the Data Manager API: what has no field of its own there is a parameter, and a text."""
+        params = _params(event, self.settings)
+        user, context = event.get("user", {}), event.get("context", {})
+        people = _identifiers(user) if self.settings.user_data and self._may_have_user_data(event) else []
+        told = {
+            "eventName": name,
+            "clientId": client_id,
+            "userId": self._user_id(user),
+            "eventTimestamp": happened,
+            "eventSource": "WEB",
+            "transactionId": params.pop("transaction_id", None),
+            "currency": params.pop("currency", None),
+            "conversionValue": params.pop("value", None),
+            "userData": {"userIdentifiers": people} if people else None,
+            "eventDeviceInfo": data_manager.device(context) if self.settings.device_and_place else None,
+            "consent": data_manager.consent(_signals(event.get("consent", {}))),
+            "cartData": _cart(params.pop("items", []), params.pop("coupon", None)),
+            "additionalEventParameters": _as_texts(params),
+        }
+        return {field: value for field, value in told.items() if value not in (None, "", {}, [])}
 
     def _person(self, event: Event) -> Json:
         """Who it was and where, as far as the settings allow."""
         user, context = event.get("user", {}), event.get("context", {})
-        person: Json = {}
-        if self.settings.user_id and 0 < len(user.get("user_id", "")) <= 256:
-            person["user_id"] = user["user_id"]
+        person: Json = {"user_id": self._user_id(user)}
         if self.settings.user_data and self._may_have_user_data(event):
             person["user_data"] = _user_data(user)
         if self.settings.device_and_place:
@@ -220,10 +390,14 @@ class Ga4:
             person["ip_override"] = context.get("ip")
         return {name: value for name, value in person.items() if value}
 
+    def _user_id(self, user: User) -> str:
+        found = _unless_blank(user.get("user_id", ""))
+        return found if self.settings.user_id and len(found) <= 256 else ""
+
     def _may_have_user_data(self, event: Event) -> bool:
         """Advertising within analytics: it needs more than the destination's own consent."""
-        policy = ConsentPolicy(needs=["ad_user_data"], absent=self.settings.consent.absent)
-        return judge(event.get("consent", {}), "advertising", policy).allowed
+        said = event.get("consent", {}).get("ad_user_data")
+        return said == "granted" or (said is None and self.settings.consent.at(place_of(event)).absent == "assume")
 
 
 def _gtag_missing(event: Event) -> bool:
@@ -232,18 +406,18 @@ def _gtag_missing(event: Event) -> bool:
     return bool(told) and not any(told)
 
 
-_NO_SIGNAL = ConsentPolicy(needs=[])
+def _signals(consent: Consent) -> Consent:
+    """Signals not given are left out: GA4 then uses what gtag last told of that client."""
+    told: Consent = {}
+    if "ad_user_data" in consent:
+        told["ad_user_data"] = consent["ad_user_data"]
+    if "ad_personalization" in consent:
+        told["ad_personalization"] = consent["ad_personalization"]
+    return told
 
 
 def _consent(consent: Consent) -> Json:
-    """Signals not given are left out: GA4 then uses what gtag last told of that client."""
-    if not judge(consent, "advertising", _NO_SIGNAL).allowed:  # Global Privacy Control, or a string nobody could read
-        return {"consent": {"ad_user_data": "DENIED", "ad_personalization": "DENIED"}}
-    told: Json = {}
-    if "ad_user_data" in consent:
-        told["ad_user_data"] = consent["ad_user_data"].upper()
-    if "ad_personalization" in consent:
-        told["ad_personalization"] = consent["ad_personalization"].upper()
+    told = {name: str(signal).upper() for name, signal in _signals(consent).items()}
     return {"consent": told} if told else {}
 
 
@@ -259,7 +433,7 @@ def _user_data(user: User) -> Json:
             "city": letters_only(user.get("city", ""), digits=False),
             "region": letters_only(user.get("region", ""), digits=False),
             "postal_code": re.sub("[.~]", "", user.get("postal_code", "")).strip(),
-            "country": user.get("country"),
+            "country": country if re.fullmatch("[A-Z]{2}", country := user.get("country", "")) else "",
         }
     address = {name: text for name, text in address.items() if text}
     lists = {
@@ -270,6 +444,20 @@ def _user_data(user: User) -> Json:
     return {name: values for name, values in lists.items() if values}
 
 
+def _identifiers(user: User) -> list[Json]:
+    """Those of the Data Manager API, the address with what only Analytics reads of one."""
+    street = hashed(user, Ga4.variants).get("street")
+    more = {
+        "addressLine": street,
+        "city": letters_only(user.get("city", ""), digits=False),
+        "administrativeArea": letters_only(user.get("region", ""), digits=False),
+    }
+    rest = {name: text for name, text in more.items() if text}
+    return [
+        {"address": one["address"] | rest} if "address" in one else one for one in data_manager.user_identifiers(user)
+    ]
+
+
 # events[].params
 
 
@@ -277,7 +465,7 @@ def _params(event: Event, settings: Settings) -> Json:
     """At most 25: what makes the event count, what it is about, the page, then custom fields by name."""
     session_id = event.get("ids", {}).get("ga_session_id", "")
     ours: Json = {
-        "session_id": session_id if re.fullmatch("[0-9]{1,20}", session_id) else None,
+        "session_id": session_id if re.fullmatch("[1-9][0-9]{0,19}", session_id) else None,
         "engagement_time_msec": settings.engagement_time_msec,
         "debug_mode": settings.debug_mode or None,
         **_commerce(event),
@@ -295,19 +483,32 @@ def _commerce(event: Event) -> Json:
     if not re.fullmatch("[A-Z]{3}", commerce.get("currency", "")):
         found.pop("currency", None)
         found.pop("value", None)  # GA4 takes none without a currency
-    items = [_item(item) for item in commerce.get("items", ()) if item.get("item_id") or item.get("item_name")]
-    return found | ({"items": items[:_MOST_ITEMS]} if items else {})
+    items = _items(commerce.get("items", ()))
+    return found | ({"items": items} if items else {})
 
 
-def _item(item: Item) -> Json:
-    return _renamed(item, _ITEM)
+def _items(given: Iterable[Item]) -> list[Json]:
+    """The first that GA4 takes: 200, and fewer of great length rather than none of the event."""
+    items: list[Json] = []
+    size = 0
+    for item in (_renamed(one, _ITEM) for one in given):
+        if "item_id" in item or "item_name" in item:
+            size += len(orjson.dumps(item)) + 1
+            if size > _MOST_ITEM_BYTES:
+                break
+            items.append(item)
+    return items[:_MOST_ITEMS]
 
 
 def _renamed(fields: Mapping[str, Any], names: Mapping[str, str] | None = None) -> Json:
-    """Fields under GA4's names, fit to be sent: texts cut and without e-mail addresses, nothing empty."""
+    """Fields under GA4's names, fit to be sent: texts cut and without e-mail addresses, nothing blank."""
     names = {name: name for name in fields} if names is None else names
     fit = {ga4: _fit(ga4, fields[ours]) for ours, ga4 in names.items() if ours in fields}
-    return {name: value for name, value in fit.items() if value != ""}
+    return {name: value for name, value in fit.items() if not isinstance(value, str) or _unless_blank(value)}
+
+
+def _unless_blank(text: str) -> str:
+    return text if text.strip() else ""
 
 
 def _fit(name: str, value: Scalar) -> Scalar:
@@ -315,28 +516,70 @@ def _fit(name: str, value: Scalar) -> Scalar:
     return redact(value)[: _LENGTHS.get(name, _LENGTH)] if isinstance(value, str) else value
 
 
+# The same for the Data Manager API
+
+
+def _cart(items: Sequence[Json], coupon: str | None) -> Json:
+    own = {"item_id": "itemId", "quantity": "quantity", "price": "unitPrice"}
+    found: list[Json] = []
+    for item in items:
+        rest = _as_texts({name: value for name, value in item.items() if name not in own})
+        line = {theirs: item[ours] for ours, theirs in own.items() if ours in item}
+        found.append(line | ({"additionalItemParameters": rest} if rest else {}))
+    return ({"couponCodes": [coupon]} if coupon else {}) | ({"items": found} if found else {})
+
+
+def _as_texts(params: Json) -> list[Json]:
+    return [
+        {"parameterName": name, "value": value if isinstance(value, str) else orjson.dumps(value).decode()}
+        for name, value in params.items()
+    ]
+
+
+# The answer of the Measurement Protocol
+
+
 def _verdict(response: Response) -> Outcome:
     status = response.status
     if 200 <= status < 300:
-        # only https://www.google-analytics.com/debug as endpoint says anything
-        if codes := _validation_codes(response.body):
-            return Rejected(f"GA4 would not take it: {', '.join(codes)}", whole=True)
+        messages = _validation_messages(response.body)  # of the validation server; GA4 itself says nothing
+        if messages:
+            return Rejected(f"GA4 would not take it: {', '.join(_validation_codes(messages))}", whole=True)
+        if messages is not None:
+            return Delivered("valid; the secret and the measurement id were not looked at")
         return Delivered("received; GA4 confirms no more than that")
     if status < 400 or status in (408, 429) or status >= 500:
-        return Retry(f"HTTP {status}", retry_after(response))
+        return Retry(f"HTTP {status}", retry_after(response), throttled=status == 429, unclear=left_open(response))
     if status in (401, 403, 404, 405):
         return Halt(f"HTTP {status}: not what GA4 answers; is the endpoint right?")
     return Rejected(f"HTTP {status}", whole=True)
 
 
-def _validation_codes(body: bytes) -> list[str]:
-    """Codes such as NAME_INVALID. The descriptions beside them quote values."""
+def _validation_messages(body: bytes) -> list[Any] | None:
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return []
+        return None
     messages = answer.get("validationMessages") if isinstance(answer, dict) else None
-    if not isinstance(messages, list):
-        return []
-    codes = [str(message.get("validationCode")) if isinstance(message, dict) else "" for message in messages]
-    return sorted({code if re.fullmatch("[A-Z_]{1,40}", code) else "UNKNOWN" for code in codes})
+    return messages if isinstance(messages, list) else None
+
+
+def _validation_codes(messages: Sequence[Any]) -> list[str]:
+    return sorted({_validation_code(message) for message in messages})
+
+
+def _validation_code(message: Any) -> str:
+    """Such as NAME_INVALID. The descriptions beside it quote values."""
+    code = str(message.get("validationCode")) if isinstance(message, dict) else ""
+    return code if re.fullmatch("[A-Z_]{1,40}", code) else "UNKNOWN"
+
+
+_STEP = r"[A-Za-z_][A-Za-z0-9_]{0,39}(\[\])*"  # of a path: a field's name, and whether it is a list
+
+
+def _complaint(message: Any) -> str:
+    """The code, and the field without its place in a list; of a path that is none nothing is told."""
+    given = message.get("fieldPath") if isinstance(message, dict) else None
+    path = re.sub(r"\[[0-9]+\]", "[]", given)[:_LENGTH] if isinstance(given, str) else ""
+    named = re.fullmatch(rf"{_STEP}(\.{_STEP})*", path)
+    return f"{_validation_code(message)} at {path}" if named else _validation_code(message)

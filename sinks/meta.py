@@ -10,6 +10,7 @@ Reference, below https://developers.facebook.com/docs/marketing-api/conversions-
     parameters/custom-data                           custom_data
     deduplicate-pixel-and-server-events              event name and event id, 48 hours
     best-practices                                   which identifiers are too little
+    conversion-leads-integration/payload-specification   what a CRM tells of a lead
 Error codes: https://developers.facebook.com/docs/marketing-api/error-reference
 and https://developers.facebook.com/docs/graph-api/overview/rate-limiting
 
@@ -17,18 +18,19 @@ Two things shape this file. One bad event fails its whole request, so whatever w
 Meta throttles with HTTP 400, so the code in the answer decides, not the status.
 """
 
-import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from app.events import Commerce, Event, Ids, Json, Source, User
+from app.consent import Flag
+from app.destination import Destination
+from app.events import Commerce, Event, Ids, Json, Scalar, Source, User
+from app.fields import SecretRef
 from app.identity import is_sha256, letters_only, sha256
-from app.settings import Destination, SecretRef
 from sinks._base import (
     DAY,
     Delivered,
@@ -36,16 +38,41 @@ from sinks._base import (
     Limits,
     Outcome,
     Payload,
+    Places,
     Purpose,
     Rejected,
     Request,
     Response,
     Retry,
+    Secrets,
+    Sink,
     Skip,
+    answered,
     hashed,
+    is_test,
+    left_open,
     one_for_all,
+    person_ip,
     retry_after,
+    whole_number,
 )
+from sinks._kinds import (
+    DIGEST_OR_DIGESTS,
+    FLAG,
+    ID,
+    IDS,
+    NUMBER,
+    OBJECT,
+    OBJECTS,
+    SCALAR,
+    TEXT,
+    TEXT_OR_TEXTS,
+    TEXTS,
+    WHOLE,
+    each,
+    kinds,
+)
+from sinks._places import us_state, us_zip
 
 #: Canonical name -> standard event. Meta has none for the rest (refund, login, view_cart, ...).
 NAMES = {
@@ -99,6 +126,25 @@ LDU_STATES: Mapping[str, int] = {
 }
 
 
+FIELDS = {
+    **each(TEXT, "", "event_name event_id action_source event_source_url referrer_url"),
+    **kinds("", event_time=WHOLE, opt_out=FLAG, user_data=OBJECT, custom_data=OBJECT),
+    **kinds("data_processing_options", **{"": TEXTS, "_country": WHOLE, "_state": WHOLE}),
+    **each(DIGEST_OR_DIGESTS, "user_data.", "em ph fn ln db ge ct st zp country"),
+    **each(TEXT, "user_data.", "client_ip_address client_user_agent fbp fbc"),
+    **kinds("user_data.", external_id=TEXT_OR_TEXTS, lead_id=WHOLE),
+    **kinds("custom_data.", value=NUMBER, content_ids=IDS, contents=OBJECTS, num_items=WHOLE, predicted_ltv=NUMBER),
+    **each(TEXT, "custom_data.", "currency content_type content_name content_category order_id search_string status"),
+    **each(TEXT, "custom_data.", "delivery_category"),
+    **kinds("custom_data.contents[].", id=ID, quantity=WHOLE, item_price=NUMBER),
+    **each(TEXT, "custom_data.contents[].", "title description brand category delivery_category"),
+    "custom_data.*": SCALAR,
+}
+
+#: Fields of custom_data that the sink fills.
+_OURS = {"value", "currency", "contents", "content_ids", "content_type", "order_id", "search_string"}
+
+
 class Settings(Destination):
     endpoint: str = "https://graph.facebook.com"
     """Base address of the Graph API."""
@@ -109,7 +155,8 @@ class Settings(Destination):
     api_version: Annotated[str, Field(pattern=r"^v[0-9]+\.[0-9]+$")] = "v26.0"
     """Version of the Graph API."""
     test_event_code: str | None = None
-    """Shows the events in Events Manager under Test events. They still count: leave it out in production."""
+    """The code shown in Events Manager under Test events. Events with the label `test` are sent with it, and no others; without it
+    they are not sent. Meta shows them under Test events, and still counts them."""
     action_source: Mapping[Source, ActionSource] = {}
     """Where conversions happened, by source. Default: `website` for pixel and server, `physical_store` for offline,
     `system_generated` for crm, and `other` for app, as Meta's `app` needs facts about the phone that events do not
@@ -126,19 +173,44 @@ class Settings(Destination):
     """How the shop's own id of a person is sent: hashed as Meta's libraries do it (without white space, in lower case),
     as it is, or not at all. The pixel must send it in the same form."""
     custom_data: tuple[str, ...] = ()
-    """Names of custom fields to send along. Meta forbids personal data in them."""
+    """Names of custom fields to send along. Meta forbids personal data in them. A field that Meta takes as another type, such as
+    a text in `num_items`, is left out."""
+    lead_event_source: Annotated[str, Field(min_length=1)] | None = None
+    """Name of the CRM, for Conversion Leads: events of the source crm with the lead id of a Lead Ad then say that they are
+    such a lead's. Meta knows the stages of a lead by event names of your own: see `custom_events`."""
     limited_data_use: bool = False
     """Marks all events for Limited Data Use, which follows the privacy laws of US states."""
     limited_data_use_state: LduState | None = None
     """The state whose law applies. Without it Meta locates the person by IP address; an event without one is marked by
     the person's own region, and not sent where that is no such state."""
 
+    @field_validator("custom_data")
+    @classmethod
+    def _free(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if taken := _OURS.intersection(value):
+            raise ValueError(f"{', '.join(sorted(taken))}: filled from the event; `map` can fill it otherwise")
+        return value
 
-class Meta:
+
+class Meta(Sink):
     kind: ClassVar[str] = "meta"
     title: ClassVar[str] = "Meta Conversions API"
     purpose: ClassVar[Purpose] = "advertising"
-    takes_revisions: ClassVar[bool] = False
+    terms: ClassVar[str] = "https://www.facebook.com/legal/terms/businesstools"
+    flags: ClassVar[frozenset[Flag]] = frozenset({"opt_out"})
+    names: ClassVar[Mapping[str, str]] = NAMES
+    counts_tests: ClassVar[bool] = True
+    fields = FIELDS
+    places = Places(
+        "data",
+        event_id="event_id",
+        order_id="custom_data.order_id",
+        name="event_name",
+        time="event_time",
+        value="custom_data.value",
+        currency="custom_data.currency",
+        counts_once_by="event_id",
+    )
     Settings: ClassVar[type[Destination]] = Settings
     variants: ClassVar[Mapping[str, str]] = {
         "email": "plain",
@@ -150,7 +222,7 @@ class Meta:
     }
 
     def __init__(self, settings: Any) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.action_sources = {**ACTION_SOURCES, **settings.action_source}
         self.limits = Limits(
             events=1000,
@@ -162,10 +234,12 @@ class Meta:
             sunset=SUNSETS.get(settings.api_version),
         )
 
-    def encode(self, event: Event) -> Payload | Skip:
-        name = self.settings.platform_name(NAMES, event["event_name"])
-        if not name:
-            return Skip("Meta has no such event; name one in `events`, or set custom_events")
+    @classmethod
+    def marks_tests(cls, settings: Any) -> bool:
+        return bool(settings.test_event_code)
+
+    def encode(self, event: Event, name: str) -> Payload | Skip:
+        """The code of a test is said of a whole request, so tests are a group of their own."""
         user_data = _user_data(event, self.settings.external_id)
         if not matchable(user_data):
             return Skip("too little to match a person by")
@@ -190,21 +264,35 @@ class Meta:
             **({"opt_out": True} if event.get("consent", {}).get("ad_personalization") == "denied" else {}),
             **privacy,
         }
-        return Payload(event["event_id"], body)
+        return Payload(event["event_id"], body, ("test",) if is_test(event) else ())
 
-    def request(self, batch: Sequence[Payload], token: str) -> Request:
+    def request(self, batch: Sequence[Payload], secrets: Secrets) -> Request:
+        return self._request(batch, secrets, self.settings.test_event_code if "test" in batch[0].group else None)
+
+    def _request(self, batch: Sequence[Payload], secrets: Secrets, test_event_code: str | None) -> Request:
         body: Json = {"data": [payload.body for payload in batch]}
-        if self.settings.test_event_code:
-            body["test_event_code"] = self.settings.test_event_code
+        if test_event_code:
+            body["test_event_code"] = test_event_code
         return Request(
             "POST",
             f"{self.settings.endpoint}/{self.settings.api_version}/{self.settings.dataset_id}/events",
-            {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+            {"Authorization": f"Bearer {secrets['access_token']}", "Content-Type": "application/json"},
             orjson.dumps(body),
         )
 
     def verdict(self, batch: Sequence[Payload], response: Response) -> list[Outcome]:
         return one_for_all(batch, _verdict(len(batch), response))
+
+    def usage(self, response: Response) -> float:
+        """The highest of Meta's percentages: calls, CPU time and time, of the app and of each business."""
+        app = answered(response.headers.get("X-App-Usage", "").encode())
+        percents = [_percent(row.get(key)) for row in (app, *_usage_rows(response)) for key in _USED]
+        return min(max(percents) / 100, 1.0)
+
+    def test_request(self, batch: Sequence[Payload], secrets: Secrets) -> Request | None:
+        """Shown under Test events, and counted like any other; without a code it would only be counted."""
+        code = self.settings.test_event_code
+        return self._request(batch, secrets, code) if code else None
 
     def _action_source(self, event: Event) -> str:
         action_source: str = self.action_sources[event["source"]]
@@ -214,7 +302,7 @@ class Meta:
         return action_source
 
     def _limited_data_use(self, event: Event, user_data: Json) -> Json | Skip:
-        if not self.settings.limited_data_use:
+        if not (self.settings.limited_data_use or event.get("consent", {}).get("limited")):
             return {}
         state: str | None = self.settings.limited_data_use_state
         if state is None and "client_ip_address" in user_data:
@@ -259,7 +347,7 @@ def _user_data(event: Event, external_id: str) -> Json:
         "external_id": _external_id(user.get("user_id", ""), external_id),
     }
     clear = {
-        "client_ip_address": _address_of_person(context.get("ip", "")),
+        "client_ip_address": person_ip(context.get("ip", "")),
         "client_user_agent": context.get("user_agent"),
         "fbp": ids.get("fbp"),
         "fbc": _fbc(ids, event["time"]),
@@ -281,29 +369,6 @@ def _address(user: User) -> dict[str, str]:
     return {name: text for name, text in written.items() if text}
 
 
-_US_STATES = (
-    "al alabama|ak alaska|az arizona|ar arkansas|ca california|co colorado|ct connecticut|de delaware|"
-    "dc district of columbia|fl florida|ga georgia|hi hawaii|id idaho|il illinois|in indiana|ia iowa|ks kansas|"
-    "ky kentucky|la louisiana|me maine|md maryland|ma massachusetts|mi michigan|mn minnesota|ms mississippi|"
-    "mo missouri|mt montana|ne nebraska|nv nevada|nh new hampshire|nj new jersey|nm new mexico|ny new york|"
-    "nc north carolina|nd north dakota|oh ohio|ok oklahoma|or oregon|pa pennsylvania|pr puerto rico|"
-    "ri rhode island|sc south carolina|sd south dakota|tn tennessee|tx texas|ut utah|vt vermont|va virginia|"
-    "wa washington|wv west virginia|wi wisconsin|wy wyoming"
-)
-_US_CODES = {name: code for code, _, name in (state.partition(" ") for state in _US_STATES.split("|"))}
-
-
-def us_state(region: str) -> str:
-    """Two lower-case letters, from a code (CA, US-CA) or a name; an empty text where it is neither."""
-    text = letters_only(region.replace("-", " "), digits=True).removeprefix("us ")
-    return text if re.fullmatch("[a-z]{2}", text) else _US_CODES.get(text, "")
-
-
-def us_zip(postal_code: str) -> str:
-    match = re.fullmatch(r"([0-9]{5})(?:[ -]?[0-9]{4})?", postal_code.strip())
-    return match[1] if match else ""
-
-
 def _external_id(user_id: str, form: str) -> str:
     if form == "omit":
         return ""
@@ -312,13 +377,6 @@ def _external_id(user_id: str, form: str) -> str:
     # as github.com/facebook/capi-param-builder does it; what arrives hashed stays
     text = "".join(user_id.split()).lower()
     return text if not text or is_sha256(text) else sha256(text)
-
-
-def _address_of_person(ip: str) -> str:
-    try:
-        return str(ipaddress.ip_address(ip.strip()))
-    except ValueError:
-        return ""
 
 
 def _fbc(ids: Ids, time: int) -> str:
@@ -357,11 +415,23 @@ def _custom_data(event: Event, name: str, settings: Settings) -> Json:
         **_contents(commerce, settings),
         "order_id": commerce.get("transaction_id"),
         "search_string": commerce.get("search_term"),
+        **_lead(event, settings.lead_event_source),
     }
     if name == "InitiateCheckout":
         known["num_items"] = sum(content["quantity"] for content in known.get("contents", ())) or None
-    chosen = {key: custom[key] for key in settings.custom_data if key in custom}
+    chosen = {key: custom[key] for key in settings.custom_data if key in custom and _fits(key, custom[key])}
     return chosen | {key: value for key, value in known.items() if value not in (None, "")}
+
+
+def _fits(key: str, value: Scalar) -> bool:
+    return FIELDS.get(f"custom_data.{key}", SCALAR).fits(value)
+
+
+def _lead(event: Event, crm: str | None) -> Json:
+    """What makes an event one of Conversion Leads, beside the lead id in user_data."""
+    if crm is None or event["source"] != "crm" or not _lead_id(event.get("ids", {}).get("lead_id", "")):
+        return {}
+    return {"event_source": "crm", "lead_event_source": crm}
 
 
 def _money(commerce: Commerce) -> Json:
@@ -413,18 +483,22 @@ _BAD_EVENT = {
 
 def _verdict(sent: int, response: Response) -> Outcome:
     """Of all events alike: a request passes or fails as a whole."""
-    if response.status == 429 or response.status >= 500:
-        return Retry(f"HTTP {response.status}", retry_after(response))
-    answer = _object(response.body)
+    answer = answered(response.body)
     error = answer.get("error")
+    if response.status == 429 or response.status >= 500:
+        unclear = left_open(response) and not _refused(error)
+        return Retry(
+            f"HTTP {response.status}", retry_after(response), throttled=response.status == 429, unclear=unclear
+        )
     if isinstance(error, dict):
         return _failure(error, response)
     if response.status == 413:
         return Rejected("HTTP 413: the request is too large", whole=True)
     received = answer.get("events_received")
-    if response.status != 200 or not isinstance(received, int):
+    if response.status != 200 or type(received) is not int:  # not `true` either, which counts as 1
         # pages in HTML come in incidents, from Meta's front or from a proxy on the way
-        return Retry(f"HTTP {response.status} without a receipt", retry_after(response))
+        reason = f"HTTP {response.status} without a receipt"
+        return Retry(reason, retry_after(response), unclear=left_open(response))
     if received < sent:
         # never seen. Split, so that the events that are missing stand alone; Meta knows the others by their ids
         return Rejected("Meta counted fewer events", whole=True, detail=f"{received} of {sent}")
@@ -437,15 +511,21 @@ def _verdict(sent: int, response: Response) -> Outcome:
     return Delivered("; ".join(note for note in notes if note))
 
 
+def _refused(error: Any) -> bool:
+    """Is it an error of Meta's for which nothing is taken? Of trouble at Meta nobody knows how far the events came."""
+    code = whole_number(error.get("code")) if isinstance(error, dict) else 0
+    return code == 100 or code in _THROTTLED or code in _ACCOUNT
+
+
 def _failure(error: Json, response: Response) -> Outcome:
-    code, subcode = _number(error.get("code")), _number(error.get("error_subcode"))
+    code, subcode = whole_number(error.get("code")), whole_number(error.get("error_subcode"))
     trace = _trace(error)
     where = f"Meta error {code}" + (f"/{subcode}" if subcode else "") + (f", fbtrace_id {trace}" if trace else "")
     after = retry_after(response)
     if code in _THROTTLED:
-        return Retry("throttled", after if after is not None else _regain(response), where)
+        return Retry("throttled", after if after is not None else _regain(response), where, throttled=True)
     if code in _TROUBLE or error.get("is_transient") is True:
-        return Retry(_TROUBLE.get(code, "temporary trouble"), after, where)
+        return Retry(_TROUBLE.get(code, "temporary trouble"), after, where, unclear=left_open(response))
     if (code, subcode) == _NO_DATASET:
         return Halt("there is no such dataset, or the token may not use it", detail=where)
     if code in _ACCOUNT:
@@ -455,19 +535,7 @@ def _failure(error: Json, response: Response) -> Outcome:
     if response.status in (401, 403):
         return Halt(f"HTTP {response.status}", where)
     # What is wrong with an event always came as 100. The rest is about Meta or the account, and retrying loses nothing
-    return Retry("not known to us", after, where)
-
-
-def _object(body: bytes) -> Json:
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
-
-
-def _number(value: Any) -> int:
-    return value if type(value) is int else 0
+    return Retry("not known to us", after, where, unclear=left_open(response))
 
 
 def _trace(answer: Json) -> str:
@@ -476,9 +544,22 @@ def _trace(answer: Json) -> str:
     return trace if isinstance(trace, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,40}", trace) else ""
 
 
+_USED = ("call_count", "total_cputime", "total_time")
+
+
+def _usage_rows(response: Response) -> list[Json]:
+    """{"<business>": [{"call_count": <percent>, ..., "estimated_time_to_regain_access": <minutes>}, ...], ...}."""
+    usage = answered(response.headers.get("X-Business-Use-Case-Usage", "").encode())
+    return [row for rows in usage.values() if isinstance(rows, list) for row in rows if isinstance(row, dict)]
+
+
+def _percent(value: Any) -> float:
+    return max(0.0, float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+
+
 def _regain(response: Response) -> float | None:
-    """Seconds until calls are allowed again: {"<business>": [{"estimated_time_to_regain_access": <minutes>, ...}]}."""
-    usage = _object(response.headers.get("X-Business-Use-Case-Usage", "").encode())
-    rows = [row for rows in usage.values() if isinstance(rows, list) for row in rows if isinstance(row, dict)]
-    minutes = max((_number(row.get("estimated_time_to_regain_access")) for row in rows), default=0)
+    """Seconds until calls are allowed again."""
+    minutes = max(
+        (whole_number(row.get("estimated_time_to_regain_access")) for row in _usage_rows(response)), default=0
+    )
     return minutes * 60.0 if minutes > 0 else None

@@ -2,12 +2,16 @@
 
 import os
 import secrets
+from pathlib import Path
 from typing import NamedTuple
 
 import hypothesis
 import pytest
 
 from app.kafka import Kafka
+from tests.secured import Authority, Secured
+
+pytest.register_assert_rewrite("sinks.conformance")  # so that its failures show the values
 
 # The same examples each time: a test that fails now and then is a defect of the test. HYPOTHESIS_PROFILE=explore looks
 # for new ones.
@@ -35,6 +39,14 @@ def kafka(tmp_path_factory):
         yield broker
 
 
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory):
+    """A running Kafka that asks who one is, and its authority."""
+    folder = tmp_path_factory.mktemp("secured")
+    with Secured(folder / "kafka", Authority(folder / "authority")) as broker:
+        yield broker
+
+
 @pytest.fixture
 def prefix():
     """First part of the names of a test's topics and groups: other tests use the same Kafka."""
@@ -49,7 +61,13 @@ def environment(monkeypatch):
             monkeypatch.delenv(name)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     for item in items:
-        if "kafka" in getattr(item, "fixturenames", ()):
+        with_kafka = bool({"kafka", "secured"} & {*getattr(item, "fixturenames", ())})
+        if with_kafka:
             item.add_marker("kafka")
+        if with_kafka or item.get_closest_marker("fault"):
+            # With -n 2 --dist loadgroup: these wait more than they compute, and share a Kafka and systems by folder.
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(Path(__file__).parent).parts[0]))
+    if getattr(config.option, "numprocesses", None) or hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)  # the long ones first

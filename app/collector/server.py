@@ -2,11 +2,16 @@
 
     POST /v1/events                             our own JSON: one event, a list, or {"batch": [...]}
     POST /v1/track /v1/page /v1/batch ... /v1/t the Segment spec, as its SDKs send it
+    POST /api/s/track ... /api/s/s2s/track      the same, as Jitsu's SDK sends it; s2s with the secret key alone
+    GET  /v1/projects/{write key}/settings      for Segment's SDK in the browser
+    GET, POST /g/collect  POST /mp/collect      GA4's own hits: tee.py
+    POST /v1/forget                             with the secret key: forget a person, as `capistream forget`
+    GET  /v1/capi.js                            the pixel (pixel.py), whose requests get first-party cookies (cookies.py)
     GET  /healthz /readyz /metrics
 
-The key comes as basic-auth user name, as bearer token, or as `writeKey` in the body. A site's write key is public and good
-for pixel events only; its secret key is for servers. The answer is 200 when Kafka has acknowledged every event that could be
-taken, 400 when none could, 413 for too much, 401 without a key, 503 with Retry-After when Kafka does not answer.
+The key comes as basic-auth user name, as bearer token, as `X-Write-Key`, or as `writeKey` in the body. A site's write key is
+public and good for pixel events only; its secret key is for servers. The answer is 200 when Kafka has acknowledged every event
+that could be taken, 400 when none could, 413 for too much, 401 without a key, 503 with Retry-After when Kafka does not answer.
 """
 
 import asyncio
@@ -16,29 +21,30 @@ import hmac
 import ipaddress
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
 import structlog
 from aiohttp import web
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from app import formats, intake, metrics, topics
+from app import acls, bus, erasure, forget, formats, intake, metrics, topics
+from app.collector import clients, cookies, cors
+from app.collector.door import Taken, as_json, problem
+from app.collector.pixel import Script
+from app.collector.tee import Tee
 from app.errors import BadEvent
 from app.events import Json, Origin
-from app.normalize import Inlet, Refused, normalize, parse, wanted_variants
+from app.normalize import Inlet, Normalized, Refused, Result, normalize, parse, wanted_variants
 from app.settings import Settings
+from sinks import ga4
 
 log = structlog.get_logger()
 
 KAFKA_PATIENCE = 10.0  # seconds for Kafka's acknowledgement; then 503, and the client sends again
 RETRY_AFTER = "5"  # seconds
-
-_SEGMENT = ("batch", "track", "page", "screen", "identify", "group", "alias")
-_SHORT = {"b": "batch", "t": "track", "p": "page", "s": "screen", "i": "identify", "g": "group", "a": "alias"}
 
 
 @dataclass(frozen=True)
@@ -63,25 +69,34 @@ class Collector:
                 _Key(one.secret_key.read().encode(), site, secret=True),
             )
         ]
+        self._secrets = {key.site: key.value for key in self._keys if key.secret}  # what made-up ids are made with
+        self._streams = [
+            str(one.measurement_id) for one in settings.destinations.values() if isinstance(one, ga4.Settings)
+        ]
         self._producer: AIOKafkaProducer | None = None
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=self.settings.collector.max_body, middlewares=[self._cors])
         app.router.add_post("/v1/events", self.own)
-        for name in _SEGMENT:
+        for name in (*clients.CALLS, *clients.SHORT):
             app.router.add_post(f"/v1/{name}", self.segment)
-        for short in _SHORT:
-            app.router.add_post(f"/v1/{short}", self.segment)
+        for name in clients.CALLS:
+            app.router.add_post(f"/api/s/{name}", self.segment)
+            app.router.add_post(f"/api/s/s2s/{name}", self.segment)
+        app.router.add_get("/v1/projects/{key}/settings", self.segment_settings)
+        app.router.add_post("/v1/forget", self.forget)
+        Script(self.settings.collector.script).add_to(app, "/v1")
         app.router.add_get("/healthz", self.healthz)
         app.router.add_get("/readyz", self.readyz)
         app.router.add_get("/metrics", metrics.page)
         app.cleanup_ctx.append(self._kafka)
+        Tee(self).add_to(app)
         return app
 
     async def _kafka(self, _app: web.Application) -> Any:
+        await acls.prepare(self.settings, "collector")
         # Not idempotent: a repeated or reordered copy changes nothing after dedup, and such a producer survives an outage.
-        self._producer = AIOKafkaProducer(
-            bootstrap_servers=self.settings.brokers,
+        self._producer = bus.of(self.settings).producer(
             acks="all",
             linger_ms=2,
             max_batch_size=256 * 1024,
@@ -89,7 +104,6 @@ class Collector:
             # longer than this between two looks for a lost broker, and copies would come later than the log's clock allows for
             retry_backoff_ms=200,
         )
-        await topics.apply(self.settings)
         await self._producer.start()
         yield
         await self._producer.stop()
@@ -100,8 +114,35 @@ class Collector:
         return await self._take(request, "capistream", None)
 
     async def segment(self, request: web.Request) -> web.Response:
-        call = request.path.rsplit("/", 1)[1]
-        return await self._take(request, "segment", _SHORT.get(call, call))
+        return await self._take(request, "segment", clients.call_of(request.path))
+
+    async def segment_settings(self, request: web.Request) -> web.Response:
+        key = self._known(request.match_info["key"])
+        if key is None or key.secret:
+            metrics.REFUSED.labels("no_key").inc()
+            return problem(404, "no_key", "", "no site has this write key")
+        found = clients.analytics_next(request.match_info["key"], self.settings.collector.address)
+        return as_json(found, headers={"Cache-Control": "max-age=300"})
+
+    async def forget(self, request: web.Request) -> web.Response:
+        """Entries for the key's site. What is clear is hashed here, and nothing of it is in the answer, nor in any log."""
+        try:
+            body = parse(await request.read())
+            key = self._key(request, body)
+            if key is None or not key.secret:
+                metrics.REFUSED.labels("no_key").inc()
+                return problem(401 if key is None else 403, "no_key", "", "needs the site's secret key")
+            if isinstance(body, dict):
+                body.pop("writeKey", None)
+            asked = erasure.read(body, self.settings.sites[key.site].country)
+        except BadEvent as exc:
+            return problem(400, exc.reason, exc.field, exc.detail)
+        entries = asked.entries(int(time.time() * 1000), f"collector {key.site}", key.site)
+        rows = intake.new_rows()
+        rows[self.names.people, 0] = [entry.row() for entry in entries]
+        if not asked.dry_run and not await self._write(rows):
+            return problem(503, "kafka_unavailable", "", "try again", {"Retry-After": RETRY_AFTER})
+        return as_json({"success": True, **forget.answer(asked, entries, self.settings)})
 
     async def healthz(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -118,32 +159,50 @@ class Collector:
     # -- one request
 
     async def _take(self, request: web.Request, format_name: str, call: str | None) -> web.Response:
-        received, origin = int(time.time() * 1000), Origin(request=uuid.uuid4().hex)
         try:
             raw = await request.read()
         except web.HTTPRequestEntityTooLarge:
             metrics.REFUSED.labels("too_large").inc()
-            return _problem(413, "too_large", "", f"larger than {self.settings.collector.max_body} bytes")
+            return problem(413, "too_large", "", f"larger than {self.settings.collector.max_body} bytes")
         try:
             body = parse(raw)
         except BadEvent as exc:
             metrics.REFUSED.labels(exc.reason).inc()
-            return _problem(400, exc.reason, exc.field, exc.detail)
+            return problem(400, exc.reason, exc.field, exc.detail)
         key = self._key(request, body)
         if key is None:
             metrics.REFUSED.labels("no_key").inc()
-            return _problem(401, "no_key", "writeKey", "is missing or not known")
+            return problem(401, "no_key", "writeKey", "is missing or not known")
+        if request.path.startswith("/api/s/s2s/") and not key.secret:
+            metrics.REFUSED.labels("no_key").inc()
+            return problem(403, "no_key", "writeKey", "must be the site's secret key for server events")
         if isinstance(body, dict):
             body.pop("writeKey", None)
             if call not in (None, "batch"):
                 body.setdefault("type", call)
-        results = normalize(
-            body, self._inlet(key, format_name), received, origin, None if key.secret else self._connection(request)
-        )
+        if key.secret:
+            return await self.keep(self.take(body, key.site, format_name, None))
+        # a server has no Global Privacy Control, and its connection says nothing of the visitor
+        visit = cookies.visit(request.headers, request.cookies, body, int(time.time() * 1000))
+        gpc = request.headers.get("Sec-GPC") == "1"
+        taken = self.take(body, key.site, format_name, self.visitor(request), gpc=gpc)
+        results, given = self._with_cookies(taken.results, visit, key.site)
+        response = await self.keep(replace(taken, results=results))
+        if response.status == 200:
+            response.headers.extend(("Set-Cookie", one) for one in given)
+        return response
+
+    def take(self, body: Any, site: str, format_name: str, visitor: Json | None, *, gpc: bool = False) -> Taken:
+        received, request = int(time.time() * 1000), uuid.uuid4().hex
+        inlet = self._inlet(site, format_name, secret=visitor is None, gpc=gpc)
+        return Taken(normalize(body, inlet, received, Origin(request=request), visitor), received, request)
+
+    async def keep(self, taken: Taken) -> web.Response:
+        results, origin = taken.results, Origin(request=taken.request)
         rows = intake.new_rows()
-        intake.collect(rows, results, origin, "collector", self.names, self.partitions, received)
+        intake.collect(rows, results, origin, "collector", self.names, self.partitions, taken.received)
         if not await self._write(rows):
-            return _problem(503, "kafka_unavailable", "", "try again", {"Retry-After": RETRY_AFTER})
+            return problem(503, "kafka_unavailable", "", "try again", {"Retry-After": RETRY_AFTER})
         refused = [
             {"index": r.index, "reason": r.reason, "field": r.field, "detail": r.detail}
             for r in results
@@ -151,12 +210,30 @@ class Collector:
         ]
         ignored = sum(isinstance(r, formats.Ignored) for r in results)
         accepted = len(results) - len(refused) - ignored
-        answer: Json = {"success": not refused, "accepted": accepted, "request": origin["request"]}
+        answer: Json = {"success": not refused, "accepted": accepted, "request": taken.request}
         if ignored:
             answer["ignored"] = ignored
         if refused:
             answer["refused"] = refused
-        return _json(answer, 400 if len(refused) == len(results) else 200)
+        if len(refused) == len(results):
+            # by these names the SDKs of Segment and RudderStack tell their log what was wrong
+            answer |= {"code": refused[0]["reason"], "message": f"{refused[0]['field']} {refused[0]['detail']}".strip()}
+            return as_json(answer, 400)
+        return as_json(answer)
+
+    def _with_cookies(
+        self, results: Sequence[Result], visit: cookies.Visit, site: str
+    ) -> tuple[list[Result], list[str]]:
+        """What a browser's cookies add to its events, and the cookies that it is given."""
+        events, found = cookies.applied(
+            [one.event for one in results if isinstance(one, Normalized)],
+            visit,
+            self.settings.cookies,
+            self._secrets[site],
+            self._streams,
+        )
+        with_ids = iter(events)
+        return [replace(one, event=next(with_ids)) if isinstance(one, Normalized) else one for one in results], found
 
     def _key(self, request: web.Request, body: Any) -> _Key | None:
         scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
@@ -168,29 +245,42 @@ class Collector:
                 return None
         elif scheme.lower() == "bearer":
             given = credentials.strip()
+        elif "X-Write-Key" in request.headers:
+            name, given = clients.named_key(request.headers["X-Write-Key"])
+            key = self._known(given)
+            return key if key is not None and name in ("", key.site) else None
         elif isinstance(body, Mapping) and isinstance(body.get("writeKey"), str):
             given = body["writeKey"]
+        return self._known(given)
+
+    def _known(self, given: str) -> _Key | None:
         found = None
         for key in self._keys:  # all of them, in constant time each: the time must not tell which was close
-            if hmac.compare_digest(key.value, given.encode()):
+            if hmac.compare_digest(key.value, given.encode(errors="replace")):
                 found = key
         return found
 
-    def _inlet(self, key: _Key, format_name: str) -> Inlet:
+    def _inlet(self, site_name: str, format_name: str, *, secret: bool, gpc: bool) -> Inlet:
+        site = self.settings.sites[site_name]
         return Inlet(
             name="collector",
             format=format_name,
-            site=key.site,
-            source="server" if key.secret else "pixel",
+            site=site_name,
+            source="server" if secret else "pixel",
             # whoever has only the public key cannot claim to be a server
-            sources=frozenset({"server", "app", "offline", "crm"}) if key.secret else frozenset({"pixel"}),
-            country=self.settings.sites[key.site].country,
+            sources=frozenset({"server", "app", "offline", "crm"}) if secret else frozenset({"pixel"}),
+            country=site.country,
+            categories=site.categories,
             keep=self._keep,
+            redact=site.redact,
+            url=site.url,
+            gpc=gpc,
         )
 
-    def _connection(self, request: web.Request) -> Json:
+    def visitor(self, request: web.Request) -> Json:
         """What the connection says of the browser: it wins over the body, which anybody can write."""
-        found = {"ip": self._client(request), "user_agent": request.headers.get("User-Agent", "")}
+        ip = clients.at_most(self._client(request), request.headers.get("X-IP-Policy", ""))
+        found = {"ip": ip, "user_agent": request.headers.get("User-Agent", "")}
         return {name: value for name, value in found.items() if value}
 
     def _client(self, request: web.Request) -> str:
@@ -231,35 +321,21 @@ class Collector:
 
     @web.middleware
     async def _cors(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        origin = request.headers.get("Origin")
-        allowed = self.settings.collector.origins
-        headers = {}
-        if origin and ("*" in allowed or origin in allowed):
-            headers = {"Access-Control-Allow-Origin": "*" if "*" in allowed else origin, "Vary": "Origin"}
+        headers = cors.headers(request.headers, self.settings.collector.origins)
         if request.method == "OPTIONS":
             preflight = {
                 "Access-Control-Allow-Methods": "POST, GET",
-                "Access-Control-Allow-Headers": "Authorization, Content-Type, Content-Encoding",
+                "Access-Control-Allow-Headers": ", ".join(clients.ASKED_FOR),
                 "Access-Control-Max-Age": "86400",
             }
             return web.Response(status=204, headers=headers | (preflight if headers else {}))
         try:
             response: web.StreamResponse = await handler(request)
         except web.HTTPRequestEntityTooLarge:
-            response = _problem(413, "too_large", "", f"larger than {self.settings.collector.max_body} bytes")
-        response.headers.update(headers)
+            response = problem(413, "too_large", "", f"larger than {self.settings.collector.max_body} bytes")
+        if "Access-Control-Allow-Origin" not in response.headers:  # the script's own is for everybody
+            response.headers.update(headers)
         return response
-
-
-def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(body=orjson.dumps(value), status=status, content_type="application/json", headers=headers)
-
-
-def _problem(
-    status: int, reason: str, field: str, detail: str, headers: Mapping[str, str] | None = None
-) -> web.Response:
-    error = {"reason": reason, "field": field, "detail": detail}
-    return _json({"success": False, "error": {k: v for k, v in error.items() if v}}, status, headers)
 
 
 async def serve(settings: Settings, started: Any = None) -> None:

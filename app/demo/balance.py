@@ -12,6 +12,9 @@ from app import clock, keys, shape, topics
 from app.events import Json
 from app.settings import Settings
 
+#: Outcomes after which it may still be sent: confirmed late, replayed, backfilled.
+NOT_SENT = ("parked", "rejected", "filtered", "held_back")
+
 
 @dataclass
 class Books:
@@ -45,7 +48,7 @@ class Books:
             self.copies[key] += 0  # one set apart from others under its id has no copies under its own key
         elif kind == "receipts":
             there = self.outcomes[row["destination"]]
-            if there.get(key, "parked") == "parked":  # what was parked may still be sent
+            if there.get(key, "parked") in NOT_SENT:
                 there[key] = row["outcome"]
         else:
             self.letters[key] = row["reason"]
@@ -76,7 +79,17 @@ class Books:
                 name: {
                     **{
                         state: one[state]
-                        for state in ("delivered", "rejected", "held_back", "skipped", "filtered", "parked")
+                        for state in (
+                            "delivered",
+                            "accepted",
+                            "shadowed",
+                            "rejected",
+                            "held_back",
+                            "skipped",
+                            "filtered",
+                            "parked",
+                            "erased",
+                        )
                     },
                     "pending": self.pending(name),
                 }

@@ -1,14 +1,13 @@
 """The formats events arrive in, one file each: name tables, field tables, and `draft`, which makes our own shape of it.
 
-docs/mapping.md is generated from the tables. A CloudEvents envelope (structured mode) around any of them is taken off first.
+docs/mapping.md is generated from the tables. A CloudEvents envelope around any of them is taken off first: app/reading.py.
 """
 
-from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from app.events import Json
-from app.formats import capistream, ga4, meta, segment
+from app.formats import capistream, ga4, gtag, mapped, meta, segment
 from app.formats._table import NOT_AN_ID, Ignored
 
 __all__ = ["FORMATS", "NOT_AN_ID", "Ignored", "draft", "split"]
@@ -18,13 +17,13 @@ FORMATS: dict[str, ModuleType] = {
     "segment": segment,
     "meta": meta,
     "ga4": ga4,
+    "gtag": gtag,
+    "map": mapped,
 }
 
 
 def split(format_name: str, body: Any) -> list[Any]:
     """The single events of one body, not yet looked at. Raises BadEvent."""
-    if isinstance(body, Mapping) and "specversion" in body and "data" in body:  # CloudEvents 1.0
-        body = body["data"]
     result: list[Any] = FORMATS[format_name].split(body)
     return result
 

@@ -1,5 +1,7 @@
 """The Segment spec: track, page and screen calls, single or in a batch. https://segment.com/docs/connections/spec/
 
+RudderStack's SDKs and Jitsu's send the same; what Jitsu adds is below, too.
+
 The id is `properties.event_id`, else the order id for orders, else `messageId`, which no other copy can know: such an
 event is marked as one that cannot pair.
 """
@@ -75,6 +77,10 @@ FIELDS: Table = (
     ("properties.title", "context.title"),
     ("context.locale", "context.language"),
     *_IDS,
+    # Jitsu's
+    ("context.clientIds.fbp", "ids.fbp"),
+    ("context.clientIds.fbc", "ids.fbc"),
+    ("context.clientIds.ga4.clientId", "ids.ga_client_id"),
     ("integrations.Google Analytics 4.clientId", "ids.ga_client_id"),
     ("integrations.Google Analytics 4.sessionId", "ids.ga_session_id"),
     ("properties.revenue", "commerce.value"),
@@ -143,6 +149,9 @@ def draft(one: Any) -> Json | Ignored:
         text(call, "type")
         raise BadEvent("unknown_type", "type", "must be track, page, screen, identify, group or alias")
     apply(FIELDS, call, result)
+    sessions = at(call, "context.clientIds.ga4.sessionIds")
+    if isinstance(sessions, Mapping) and len(sessions) == 1:  # of several, nobody can tell whose
+        put(result, "ids.ga_session_id", next(iter(sessions.values())))
     if isinstance(consent := result.get("consent"), Mapping):
         result["consent"] = _with_categories(consent)
     used = set(_PROPERTIES)

@@ -4,6 +4,7 @@ Faust acknowledges an event however the agent's body ended, commits past unfinis
 is safe. So this package takes a few things over and leaves the rest (groups, rebalancing, tables, recovery, web) to Faust:
 
     membership.py   is this worker still a member of the group, for certain? (`own` before every side effect)
+    assignor.py     partitions go to workers with the same topics only: one table, one writer
     runs.py         which offsets a fetch has covered, and where logs end
     consumer.py     a fetched run of records of one partition becomes one `Batch`; a ledger of open batches decides what is
                     committed; a rebalance first lets begun batches end

@@ -30,7 +30,7 @@ def die(why: str, **fields: Any) -> NoReturn:
 class Batch:
     """Consecutive records of one partition, read in one generation of the group."""
 
-    __slots__ = ("_finished", "first", "generation", "next", "records", "tp")
+    __slots__ = ("_finished", "bytes", "first", "generation", "next", "records", "tp")
 
     def __init__(self, tp: Any, records: Sequence[Any], generation: int, finished: Callable[["Batch"], None]) -> None:
         self.tp = tp
@@ -38,6 +38,7 @@ class Batch:
         self.generation = generation
         self.first: int = records[0].offset
         self.next: int = records[-1].offset + 1
+        self.bytes = sum(len(record.value or b"") for record in records)
         self._finished = finished
 
     def finish(self) -> None:

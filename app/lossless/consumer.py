@@ -17,6 +17,7 @@ from app.lossless.runs import Run
 
 LAPSED_MAX = 45.0  # seconds without proof of membership; aiokafka's coordinator can hang in a request nobody answers
 MAX_OPEN = 3  # batches of one partition handed over and not finished: the back-pressure
+MAX_BYTES = 128 << 20  # of all open batches; beyond it only partitions that have none get one
 
 
 class Consumer(stock.Consumer):
@@ -72,6 +73,10 @@ class Consumer(stock.Consumer):
     def committable(self) -> dict[TP, int]:
         return {tp: offset for tp in self.sources() if (offset := self.unfinished_from(tp)) is not None}
 
+    def committed_to(self) -> dict[TP, int]:
+        """Of our source partitions, the offsets that Kafka has from us: nobody will read what is before them."""
+        return {tp: offset for tp in self.sources() if (offset := self._committed_offset.get(tp))}
+
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:  # noqa: ARG002
         """Commit what is finished. Replaces the acks and gaps of stock Faust, and its producer flush."""
         if self._thread._consumer is None or self.ready != self.app.consumer_generation_id:
@@ -79,7 +84,10 @@ class Consumer(stock.Consumer):
         offsets = {
             tp: offset
             for tp, offset in self.committable().items()
-            if (topics is None or tp in topics or tp.topic in topics) and offset > (self._committed_offset.get(tp) or 0)
+            if (topics is None or tp in topics or tp.topic in topics)
+            and self._thread.exists(tp.topic)  # one that was deleted must not hold up the others
+            # nothing committed is not the same as 0: whoever begins at 0 has to begin there after a crash, too
+            and ((known := self._committed_offset.get(tp)) is None or offset > known)
         }
         if not offsets or not await self._commit(offsets):
             return False
@@ -120,15 +128,31 @@ class Consumer(stock.Consumer):
         # no commit yet: name the position now, so that a hole is seen there too, and a crash begins at the same place
         for asks, tps in (
             (self.highwaters, [tp for tp in fresh if tp.topic in self.app.from_end]),
-            (self.earliest_offsets, [tp for tp in fresh if tp.topic not in self.app.from_end]),
+            (self.offsets_at, [tp for tp in fresh if tp.topic in self.app.from_time]),
+            (
+                self.earliest_offsets,
+                [tp for tp in fresh if tp.topic not in self.app.from_end | self.app.from_time.keys()],
+            ),
         ):
             for tp, offset in (await asks(*tps)).items() if tps else ():
                 self._read_offset[TP(*tp)] = offset or 0
                 await self._seek_in_thread(TP(*tp), offset or 0)
+        self.begin(generation)
+        await self.force_commit()
+
+    def begin(self, generation: int) -> None:
+        """Recovered and, where there are partitions, at the right places."""
         for tell in self.app.on_ready:
             tell(generation)
         self.ready = generation
-        await self.force_commit()
+
+    async def offsets_at(self, *tps: TP) -> dict[TP, int]:
+        """Where the first record stands that is not older than the topic's `from_time`; where there is none, the end."""
+        ends = await self.highwaters(*tps)  # asked first: what comes in between is not older, and must not be left out
+        times = {stock.ensure_aiokafka_TP(tp): self.app.from_time[tp.topic] for tp in tps}
+        found = await self._thread.call_thread(self._thread._consumer.offsets_for_times, times)
+        at = {TP(*tp): one.offset for tp, one in found.items() if one is not None}
+        return {TP(*tp): at.get(TP(*tp), offset or 0) for tp, offset in ends.items()}
 
     async def _seek_in_thread(self, tp: TP, offset: int) -> None:
         # stock's seek() touches aiokafka from the wrong thread; its seek_wait() deletes the read offset of 0
@@ -138,10 +162,12 @@ class Consumer(stock.Consumer):
 
     def _wanted(self) -> set[TP]:
         ready = self.ready == self.app.consumer_generation_id
+        full = sum(batch.bytes for batches in self.open.values() for batch in batches) > MAX_BYTES
+        most = 1 if full else MAX_OPEN
         return {
             tp
             for tp in self._get_active_partitions()
-            if self._is_changelog_tp(tp) or (ready and len(self.open.get(tp, ())) < MAX_OPEN)
+            if self._is_changelog_tp(tp) or (ready and len(self.open.get(tp, ())) < most)
         }
 
     async def _drain_messages(self, fetcher: Any) -> None:

@@ -13,9 +13,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
-from faust.transport.drivers import aiokafka as stock
 from faust.types import TP
 
 from app.lossless.batch import Lost, die
@@ -78,13 +77,11 @@ async def read(app: Any, tp: TP, begin: int, end: int) -> list[bytes]:
 
     A consumer of its own, without group: the group's would have to be sent to and fro under Faust's eyes.
     """
-    conf, theirs, found = app.conf, TopicPartition(*tp), list[bytes]()
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=stock.server_list(app.transport.url, app.transport.default_port),
-        client_id=conf.broker_client_id,
+    theirs, found = TopicPartition(*tp), list[bytes]()
+    consumer = app.bus.consumer(
+        client_id=app.conf.broker_client_id,
         group_id=None,
         auto_offset_reset="earliest",  # retention may have taken the first of them
-        **stock.credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context),
     )
     try:
         await consumer.start()

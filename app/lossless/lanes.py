@@ -14,7 +14,9 @@ from app.lossless.batch import Batch, Lost, die
 
 log = structlog.get_logger()
 
-Work = Callable[[Batch], Awaitable[None]]
+#: What an agent does with a batch. It may return a future: then the batch is finished when that is done, and not before,
+#: while the next batch of the partition begins.
+Work = Callable[[Batch], Awaitable[asyncio.Future[None] | None]]
 
 
 class Lanes:
@@ -26,6 +28,7 @@ class Lanes:
         self._queues: dict[TP, deque[tuple[Batch, Work]]] = {}
         self._running: dict[TP, asyncio.Task[None]] = {}
         self._broken: dict[TP, int] = {}  # partition -> generation in which a batch was left open
+        self.also: list[Callable[[], Awaitable[None]]] = []  # what else `quiesce` waits for
 
     def submit(self, batch: Batch, work: Work) -> None:
         self._queues.setdefault(batch.tp, deque()).append((batch, work))
@@ -37,6 +40,8 @@ class Lanes:
         self._queues.clear()
         while self._running:
             await asyncio.wait(self._running.values())
+        for ends in self.also:
+            await ends()
 
     async def _drain(self, tp: TP) -> None:
         try:
@@ -52,7 +57,7 @@ class Lanes:
     async def _one(self, batch: Batch, work: Work) -> None:
         begun = time.perf_counter()
         try:
-            await work(batch)
+            later = await work(batch)
         except Lost as exc:
             self._broken[batch.tp] = batch.generation
             log.info("batch.lost", batch=repr(batch), why=str(exc))
@@ -63,9 +68,15 @@ class Lanes:
             log.exception("batch.failed", batch=repr(batch))
             die("an agent failed", batch=repr(batch), error=type(exc).__name__)
         else:
-            batch.finish()
-            metrics.RECORDS.labels(batch.tp.topic).inc(len(batch.records))
-            metrics.BATCH_SECONDS.labels(batch.tp.topic).observe(time.perf_counter() - begun)
+            if later is None:
+                self._finish(batch, begun)
+            else:
+                later.add_done_callback(lambda _: self._finish(batch, begun))
+
+    def _finish(self, batch: Batch, begun: float) -> None:
+        batch.finish()
+        metrics.RECORDS.labels(batch.tp.topic).inc(len(batch.records))
+        metrics.BATCH_SECONDS.labels(batch.tp.topic).observe(time.perf_counter() - begun)
 
 
 def agent(app: Any, topic: Any, work: Work, name: str) -> None:

@@ -8,18 +8,23 @@ import asyncio
 import time
 from typing import Any
 
-from aiokafka.errors import ConsumerStoppedError, KafkaError
+from aiokafka.coordinator.protocol import ConsumerProtocol
+from aiokafka.errors import ConsumerStoppedError, KafkaError, UnknownTopicOrPartitionError
 from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as stock
 
 from app.lossless import runs
 
+REJOIN_MAX = 300.0  # seconds until a topic that was missing in the last assignment is looked for again
+COMMIT_MAX = 5.0  # seconds for one try
 SAFETY = 1.0  # seconds of the session that are not counted on
+FETCH_WAIT = 300  # milliseconds that Kafka may hold a fetch for which there is nothing yet
 
 
 class ConsumerThread(stock.AIOKafkaConsumerThread):
     """Faust's thread around aiokafka's consumer: with the lease, a leader that waits for metadata, and runs."""
 
+    _missed = 0  # assignments in a row without the metadata of some topic
     _proved = 0.0  # monotonic time at which the last request that proved our membership was sent
 
     def lease_left(self) -> float:
@@ -53,9 +58,9 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
             self._proved = time.monotonic()
             return await join(*args)
 
-        async def perform_assignment(*args: Any) -> Any:
-            await self._wait_for_metadata(coordinator)
-            return await assign(*args)
+        async def perform_assignment(response: Any) -> Any:
+            await self._wait_for_metadata(coordinator, response)
+            return await assign(response)
 
         coordinator._do_heartbeat = do_heartbeat
         coordinator._on_join_complete = on_join_complete
@@ -65,6 +70,10 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
         # Stock reads aborted records, too, unless it writes transactions itself. The customer's producers may write them.
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"  # looked at when it starts
+        # Kafka answers the requests of a connection one after the other, so where a log ends is told when the fetch before is
+        # answered. Stock lets that take 1.5 s, and a recovery asks three times, the clock each second.
+        consumer._fetch_max_wait_ms = FETCH_WAIT
+        self.app.bus.attend(consumer._client)
         return consumer
 
     async def _fetch_records(
@@ -83,18 +92,27 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
         ends: dict[Any, int] = await self.call_thread(runs.log_ends, self._consumer, tps)
         return ends
 
-    async def _wait_for_metadata(self, coordinator: Any) -> None:
+    async def _wait_for_metadata(self, coordinator: Any, response: Any) -> None:
         # A broker that has just come back may not know its topics yet. The assignor would leave them out with a warning,
         # and nobody would read them before the next metadata refresh, minutes later.
-        topics, cluster = coordinator._subscription.subscription.topics, coordinator._cluster
+        members = {name: ConsumerProtocol.METADATA.decode(said) for name, *_, said in response.members}
+        sharing, cluster = self.app.assignor.sharing(members), coordinator._cluster
+        topics = {topic for said in sharing.values() for topic in said.subscription}
+        # as stock does next
+        coordinator._client.set_topics({topic for said in members.values() for topic in said.subscription})
+        await coordinator._client._maybe_wait_metadata()
         until = time.monotonic() + self.app.conf.broker_session_timeout / 2
         while missing := [topic for topic in topics if not cluster.partitions_for_topic(topic)]:
             self.log.warning("assignment waits for metadata of %s", missing)
             if time.monotonic() > until:
-                asyncio.get_running_loop().call_later(2.0, coordinator.request_rejoin)
+                # somebody may have deleted it for good: the others must not be disturbed all the time
+                self._missed += 1
+                pause = min(REJOIN_MAX, 2.0**self._missed)
+                asyncio.get_running_loop().call_later(pause, coordinator.request_rejoin)
                 return
             await coordinator._client.force_metadata_update()
             await asyncio.sleep(0.2)
+        self._missed = 0
 
     async def _prove(self, coordinator: Any) -> bool:
         """Commit what may be committed anyway: the broker refuses that to a stale member, and while it is loading."""
@@ -108,8 +126,7 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
         if not offsets:
             return False
         try:
-            async with coordinator._commit_lock:
-                await asyncio.wait_for(coordinator._do_commit_offsets(subscription.assignment, offsets), 5)
+            await self._commit_once(subscription.assignment, offsets)
         except (KafkaError, TimeoutError) as exc:
             self.log.warning("membership not proved: %r", exc)
             return False
@@ -118,11 +135,30 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
 
     async def _commit(self, offsets: Any) -> bool:
         # Stock crashes the worker on any error; a refused or failed commit only means that work is done again.
+        subscription = self._consumer._subscription.subscription
+        if subscription is None or subscription.assignment is None:
+            return False
         mine = self.assignment()
-        wanted = {stock.ensure_aiokafka_TP(tp): offset for tp, offset in offsets.items() if tp in mine}
+        wanted = {
+            stock.ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items() if tp in mine
+        }
         try:
-            await self._consumer.commit(wanted)
+            await self._commit_once(subscription.assignment, wanted)
         except (KafkaError, TimeoutError) as exc:
             self.log.warning("commit refused: %r", exc)
+            if isinstance(exc, UnknownTopicOrPartitionError):  # the others are committed; next time without it
+                await self._consumer._client.force_metadata_update()
             return False
         return True
+
+    async def _commit_once(self, assignment: Any, offsets: Any) -> None:
+        """One try: what aiokafka repeats until it works, it repeats for ever when the topic was deleted."""
+        coordinator = self._consumer._coordinator
+        async with asyncio.timeout(COMMIT_MAX):
+            await coordinator.ensure_coordinator_known()
+            async with coordinator._commit_lock:
+                await coordinator._do_commit_offsets(assignment, offsets)
+
+    def exists(self, topic: str) -> bool:
+        """Does the topic exist, as far as is known here?"""
+        return bool(self._consumer._client.cluster.partitions_for_topic(topic))

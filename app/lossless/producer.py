@@ -1,30 +1,44 @@
 """Rows to one partition, in order, each call ends when all replicas have them."""
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from aiokafka import AIOKafkaProducer
 from faust.transport.drivers import aiokafka as stock
 
 from app.lossless.batch import die
+
+OFFER_MAX = 5.0  # seconds until Kafka has taken, or refused, what it is offered; a rebalance waits for no more than 15
+REFUSED_FOR = 15.0  # seconds for which a topic that refuses is left alone
 
 #: (key, value, timestamp in Unix milliseconds)
 Row = tuple[bytes | None, bytes | None, int]
 
 
-class RowTooLarge(ValueError):
-    """A row does not fit into one request. Nothing of the call's later rows was sent."""
-
-
 class Producer(stock.Producer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._turns: dict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._second: AIOKafkaProducer | None = None
+        self._refusing: dict[
+            str, tuple[float, str]
+        ] = {}  # topic -> (monotonic time of the next try, why it takes nothing)
         super().__init__(*args, **kwargs)
 
     def _settings_extra(self) -> dict[str, Any]:
         # Faust switches idempotence on for transactions only; without it a retry can repeat or reorder rows
         return {"acks": "all", "enable_idempotence": True}
+
+    def _new_producer(self, transactional_id: str | None = None) -> AIOKafkaProducer:
+        made = super()._new_producer(transactional_id)
+        self.app.bus.attend(made.client)
+        return made
+
+    async def create_topic(self, *args: Any, **more: Any) -> None:
+        if self.app.conf.topic_allow_declare:  # stock warns of each that it may not make
+            await super().create_topic(*args, **more)
 
     async def write(self, topic: str, partition: int, rows: Iterable[Row]) -> tuple[int, int]:
         """Produce rows in order and wait until Kafka has acknowledged them all.
@@ -33,7 +47,67 @@ class Producer(stock.Producer):
         rows came in between, or when a retry was answered "duplicate": written, but nobody says where. A failed produce
         ends the process: an idempotent producer that gave up has a gap in its sequence and cannot go on.
         """
-        producer = self._producer
+        return _range(await self._written(topic, partition, rows))
+
+    async def place(self, topic: str, partition: int, rows: Iterable[Row]) -> list[int]:
+        """The same; returns the offset of each row, -1 where nobody says it."""
+        return _offsets(await self._written(topic, partition, rows))
+
+    async def _written(self, topic: str, partition: int, rows: Iterable[Row]) -> list[tuple[int, int]]:
+        try:
+            return await self._ship(self._producer, topic, partition, rows)
+        except asyncio.CancelledError:
+            raise
+        except Exception as exc:  # noqa: BLE001 (whatever it is, see `write`)
+            die(f"produce to {topic}-{partition} failed", error=repr(exc))
+
+    async def offer(self, topic: str, partition: int, rows: Iterable[Row]) -> tuple[str, list[int]]:
+        """Produce rows to a topic that all other work must not hang on; returns an empty text and the offset of each row, -1 where
+        nobody says it, or why Kafka did not take them.
+
+        By a producer of its own, which is not idempotent and so may give up: rows may be there twice, in another order, and
+        although they were said to be refused. A topic that refuses is left alone for a while.
+        """
+        again, reason = self._refusing.get(topic, (0.0, ""))
+        if time.monotonic() < again:
+            return reason, []
+        if reason:
+            self._refusing[topic] = time.monotonic() + REFUSED_FOR, reason  # one try is enough
+        try:
+            async with asyncio.timeout(OFFER_MAX):
+                producer = await self._other()
+                if reason and not await self._is_there(producer, topic):
+                    return reason, []
+                batches = await self._ship(producer, topic, partition, rows)
+        except Exception as exc:  # noqa: BLE001 (whatever it is, it concerns one topic)
+            reason = f"{topic} takes nothing: {type(exc).__name__}"
+            self._refusing[topic] = time.monotonic() + REFUSED_FOR, reason
+            return reason, []
+        self._refusing.pop(topic, None)
+        return "", _offsets(batches)
+
+    async def _other(self) -> AIOKafkaProducer:
+        async with self._turns["", 0]:
+            if self._second is None:
+                wanted = {"acks": "all", "request_timeout_ms": int(OFFER_MAX * 1000)}
+                second = self.app.bus.producer(**{**self._settings_default(), **self._settings_auth(), **wanted})
+                await second.start()
+                self._second = second
+        return self._second
+
+    async def _is_there(self, producer: AIOKafkaProducer, topic: str) -> bool:
+        await producer.client.force_metadata_update()
+        return producer.client.cluster.partitions_for_topic(topic) is not None
+
+    async def on_stop(self) -> None:
+        if self._second is not None:
+            await self._second.stop()
+        await super().on_stop()
+
+    async def _ship(
+        self, producer: AIOKafkaProducer, topic: str, partition: int, rows: Iterable[Row]
+    ) -> list[tuple[int, int]]:
+        """(offset, count) of the batches that the rows went in, when all of them are acknowledged."""
         waiting: list[tuple[Any, int]] = []
         builder = None
 
@@ -52,16 +126,14 @@ class Producer(stock.Producer):
                 if builder.append(key=key, value=value, timestamp=timestamp) is None:
                     await ship(builder)
                     builder = producer.create_batch()
-                    if builder.append(key=key, value=value, timestamp=timestamp) is None:
-                        raise RowTooLarge(f"{len(value or b'')} bytes do not fit one request to {topic}")
+                    builder.append(key=key, value=value, timestamp=timestamp)  # an empty one takes a row of any size
             if builder is not None:
                 await ship(builder)
-            done = [((await sent).offset, count) for sent, count in waiting]
-        except (asyncio.CancelledError, RowTooLarge):
+            return [((await sent).offset, count) for sent, count in waiting]
+        except BaseException:
+            for sent, _ in waiting:
+                sent.add_done_callback(lambda one: one.cancelled() or one.exception())  # nobody asks any more
             raise
-        except Exception as exc:  # noqa: BLE001 (whatever it is, see above)
-            die(f"produce to {topic}-{partition} failed", error=repr(exc))
-        return _range(done)
 
 
 def _range(batches: Sequence[tuple[int, int]]) -> tuple[int, int]:
@@ -74,3 +146,8 @@ def _range(batches: Sequence[tuple[int, int]]) -> tuple[int, int]:
             return -1, -1
         end += count
     return first, end
+
+
+def _offsets(batches: Iterable[tuple[int, int]]) -> list[int]:
+    """Of each row in these batches of (offset, count)."""
+    return [offset + n if offset >= 0 else -1 for offset, count in batches for n in range(count)]

@@ -3,7 +3,9 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 
 import structlog
@@ -94,6 +96,16 @@ class Rows:
             if expired(key, value):
                 found.append(key)
         return found
+
+    def page(self, partition: int, start: bytes, limit: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+        """(`limit` rows from `start` on, where the next page begins); None: these were the last ones."""
+        rows = list(islice(self.items(partition, start=start), limit + 1))
+        return (rows[:limit], rows[limit][0]) if len(rows) > limit else (rows, None)
+
+    def scrub(self, partition: int) -> None:
+        """Rewrite the local files, so that no deleted row stays in them. Takes its time: call it in a thread."""
+        with suppress(Lost), self._table.data.using(partition) as db:
+            db.compact_range(None, None)
 
     # -- recovery
 

@@ -215,6 +215,9 @@ class Recovery(recovery.Recovery):
             if offset is not None and offset >= 0:
                 self.tp_to_table[tp].data.passed(tp.partition, offset)
         await super().on_recovery_completed(generation_id)
+        # Stock seeks, and with that makes us ready, only where there is a partition. Who has none has all that it needs.
+        if self.app.consumer_generation_id == generation_id and not self.app.consumer.assignment():
+            self.app.consumer.begin(generation_id)
 
 
 class Tables(TableManager):

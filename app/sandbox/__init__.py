@@ -7,6 +7,7 @@ A platform is one file here with a function `platform()`, and its name in the li
 
     _base.py      what a platform is: a request in, a ruling out
     _checks.py    small checks of foreign JSON, put together into the rules of a platform
+    _google.py    what several interfaces of Google share: tokens, and events by the Data Manager API
     meta.py, ...  the platforms
     store.py      what was accepted and refused, within bounds, without secrets
     faults.py     the fault switches
@@ -21,6 +22,10 @@ from app.sandbox._base import Platform
 PLATFORMS = (
     "meta",
     "ga4",
+    "google_ads",
+    "pinterest",
+    "tiktok",
+    "webhook",
 )
 
 

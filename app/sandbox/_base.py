@@ -1,6 +1,6 @@
 """What a platform is to the sandbox: routes, each a pure function from a request to a ruling, and its ways to fail."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,9 @@ class Call:
     body: bytes
     now: float  # Unix seconds
     admits: Callable[[str, str], bool]  # (account, token): is the token good for the account?
+    tokens: Callable[[str], Collection[str] | None]  # (account): the good ones, for signatures; None: any is good
     spoils: Callable[[str], bool]  # (account): shall this good event fail? For platforms that fail events one by one
+    queue: Callable[[str], float]  # (account): seconds from taking a request to knowing what became of it
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Ruling:
     envelope: Any = None  # the body around the events
     atomic: bool = False  # one bad event fails the good ones too
     dry_run: bool = False  # the platform only looks, and keeps nothing
+    delivers: bool = True  # else it is no delivery: a question, or a token asked for. Nothing of it is kept
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ class Platform:
     routes: tuple[Route, ...]
     failures: Mapping[str, Answer]  # fault switch -> how this platform says it; a switch not named here cannot happen
     dedup_window: float = FOREVER  # seconds from the receipt of the first copy
-    partial: bool = False  # it can take some events of a request and refuse others, and says so
+    partial: bool = False  # it can take some events of a request and refuse others, and says so, perhaps later
+    queues: bool = False  # it takes requests first, and tells later what became of them
     personal: frozenset[str] = frozenset()  # fields for hashes: clear text in them is masked when refused
 
 

@@ -14,7 +14,10 @@ from app.sandbox._base import Answer, Platform, Problem
 from app.sandbox._checks import Check, Problems
 
 #: In this order; the first that strikes is the answer, and nothing is kept of the request.
-REFUSALS = ("reset_before", "status_429", "throttle_400", "status_500", "html_error")
+REFUSALS = ("reset_before", "status_429", "throttle_200", "throttle_400", "throttle_401", "status_500", "html_error")
+
+#: Refusals that any platform can give; a platform says in its `failures` how it gives the others.
+COMMON = ("reset_before", "html_error")
 
 HTML = (
     b"<!DOCTYPE html><html><head><title>Error</title></head><body><h1>Sorry, something went wrong.</h1></body></html>"
@@ -28,13 +31,16 @@ class Switches:
     latency_ms: float = 0  # every request waits
     status_429: float = 0  # HTTP 429
     retry_after: float = 0  # seconds, the Retry-After header of a 429; 0: no header
-    throttle_400: float = 0  # throttled by a code in an HTTP 400
+    throttle_200: float = 0  # throttled by a code in an HTTP 200
+    throttle_400: float = 0  # the same in an HTTP 400
+    throttle_401: float = 0  # the same in an HTTP 401
     status_500: float = 0  # HTTP 500
     html_error: float = 0  # an HTML page where JSON was expected
     html_status: int = 502  # the HTTP status of that page
     reset_before: float = 0  # the connection is cut and nothing kept
     reset_after: float = 0  # everything is kept and the connection cut
     partial: float = 0  # per event: a good event fails alone
+    queue_s: float = 0  # seconds until a platform that takes requests first tells what became of them
     expired_token: bool = False  # no token is good any more
     seed: int = 0
 
@@ -72,6 +78,7 @@ REQUEST = must.record(
         "destination": must.text,
         "latency_ms": _between(0, 600_000),
         "retry_after": _between(0, 86_400),
+        "queue_s": _between(0, 86_400),
         **dict.fromkeys((*REFUSALS, "reset_after", "partial"), _probability),
         "html_status": _html_status,
         "expired_token": must.flag,
@@ -103,9 +110,11 @@ class Faults:
         if platform is None:
             yield Problem("destination", "must be a platform or platform:account, of: " + ", ".join(self._platforms))
             return
-        for key in ("status_429", "throttle_400", "status_500"):
-            if body.get(key) and key not in platform.failures:
+        for key in REFUSALS:
+            if body.get(key) and key not in (*COMMON, *platform.failures):
                 yield Problem(key, f"does not happen on {platform.name}")
+        if body.get("queue_s") and not platform.queues:
+            yield Problem("queue_s", f"does not happen on {platform.name}: it answers at once")
         if body.get("partial") and not platform.partial:
             yield Problem("partial", f"does not happen on {platform.name}: it fails requests as a whole or not at all")
 
@@ -125,6 +134,10 @@ class Faults:
     def spoils(self, platform: str, account: str) -> bool:
         switches, dice = self._of(platform, account)
         return dice.random() < switches.partial if switches.partial else False
+
+    def queue(self, platform: str, account: str) -> float:
+        switches, _ = self._of(platform, account)
+        return switches.queue_s
 
     def strike(self, platform: str, account: str) -> Strike:
         switches, dice = self._of(platform, account)

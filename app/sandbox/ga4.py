@@ -1,10 +1,12 @@
-"""GA4 Measurement Protocol, emulated.
+"""GA4, emulated: the Measurement Protocol, and the Data Manager API for web streams of a property.
 
 Source of facts: Google's Measurement Protocol reference for GA4 (no version in the path), its validation rules as
-Google's own event builder applies them, and Analytics Help on purchases counted twice.
+Google's own event builder applies them, its table of the same fields in the Data Manager API (see _google.py), and
+Analytics Help on purchases counted twice.
 
 POST {prefix}/mp/collect answers 204 to everything, wrong secrets included: what GA4 would drop in silence, the listing
 of refusals names. POST {prefix}/debug/mp/collect answers with validation messages, keeps nothing and reads no secret.
+POST {prefix}/v1/events:ingest says what is wrong, and fails the request as a whole.
 """
 
 import re
@@ -13,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from app.sandbox import _checks as must
+from app.sandbox import _google as google
 from app.sandbox._base import (
     Answer,
     Call,
@@ -472,13 +475,152 @@ def _checked(event: Any, index: int, call: Call, around: tuple[Problem, ...], *,
     return Checked(event, event_name, event_id, key, problems, warnings)
 
 
+# --- the Data Manager API -------------------------------------------------------------------------
+
+_CODES = {NAME: "INVALID_EVENT_NAME", RESERVED: "RESERVED_NAME_USED", BOUNDS: "FIELD_VALUE_TOO_LONG"}
+
+
+def _translated(check: Check) -> Check:
+    """The same check, with the reasons of the Data Manager API."""
+
+    def run(value: Any, path: str) -> Problems:
+        return (replace(one, code=_CODES.get(one.code, "INVALID_ARGUMENT")) for one in check(value, path))
+
+    return run
+
+
+def parameters(texts: Mapping[str, Check], most: int) -> Check:
+    """A list of names and texts, each name once."""
+    known = must.record(
+        {"parameterName": _translated(_param_name), "value": string}, required=("parameterName", "value")
+    )
+
+    def run(value: Any, path: str) -> Problems:
+        yield from google.many(known, most, "TOO_MANY_ELEMENTS")(value, path)
+        seen = set()
+        for index, one in enumerate(value if isinstance(value, list) else ()):
+            key = as_id(one.get("parameterName")) if isinstance(one, dict) else None
+            place = f"{path}[{index}]"
+            if key in seen:
+                yield Problem(step(place, "parameterName"), "is there twice", "INVALID_ARGUMENT")
+            seen.add(key)
+            if key is not None and isinstance(one.get("value"), str):
+                yield from _translated(texts.get(key, _text))(one["value"], step(place, "value"))
+
+    return run
+
+
+def digits(value: Any, path: str) -> Problems:
+    if not re.fullmatch("[1-9][0-9]*", str(as_id(value)), re.ASCII):
+        yield Problem(path, "must be a number greater than 0")
+
+
+INGESTED_ITEM = must.record(
+    {
+        "itemId": _text,
+        "quantity": google.int64,
+        "unitPrice": must.number,
+        "conversionValue": must.number,
+        "additionalItemParameters": parameters({}, len(ITEM) + MOST_CUSTOM_ITEM_PARAMS),
+    }
+)
+
+INGESTED = must.record(
+    {
+        "destinationReferences": must.each(must.text, least=0),
+        "eventName": _translated(name(LONGEST_NAME, RESERVED_EVENTS | APP_ONLY_EVENTS)),
+        "clientId": must.like(r"[1-9][0-9]*\.[1-9][0-9]*", "the _ga cookie's two numbers and a dot"),
+        "userId": short(must.text, 256),
+        "eventTimestamp": google.time,
+        "lastUpdatedTimestamp": google.time,
+        "eventSource": must.coded(must.one_of("WEB"), "EVENT_SOURCE_AND_DESTINATION_MISMATCH"),
+        "transactionId": short(must.text),
+        "currency": must.coded(must.upper_currency, google.CURRENCY),
+        "conversionValue": must.number,
+        "userData": must.anything,  # with the encoding of the request
+        "consent": google.CONSENT,
+        "eventDeviceInfo": google.DEVICE,
+        "cartData": must.record(
+            {
+                "items": must.each(INGESTED_ITEM, most=MOST_ITEMS),
+                "couponCodes": must.each(_text),
+                "transactionDiscount": must.number,
+            }
+        ),
+        "additionalEventParameters": parameters(
+            {
+                "session_id": digits,
+                "engagement_time_msec": digits,
+                **{key: short(string, longest) for key, longest in LONGEST.items()},
+            },
+            MOST_PARAMS,
+        ),
+    },
+    required=("eventName", "clientId", "eventTimestamp"),
+)
+
+
+def ingest_rules(event: dict[str, Any], path: str, now: float) -> Iterator[Problem]:
+    happened = google.parse_time(event.get("eventTimestamp"))
+    if happened is not None and happened < now - MAX_AGE:
+        yield Problem(step(path, "eventTimestamp"), "is older than 72 hours", google.TIME)
+    if event.get("eventName") in ("purchase", "refund") and "transactionId" not in event:
+        yield Problem(step(path, "transactionId"), "is missing", google.MISSING)
+    own = {"currency", "value", "transaction_id", "items"}
+    for index, key in enumerate(_names_of(event.get("additionalEventParameters"))):
+        if key in own:
+            place = f"{step(path, 'additionalEventParameters')}[{index}]"
+            yield Problem(step(place, "parameterName"), "has a field of its own", "INVALID_ARGUMENT")
+    found = part(event, "cartData").get("items")
+    for index, one in enumerate(found if isinstance(found, list) else ()):
+        fields = one if isinstance(one, dict) else {}
+        if not fields.get("itemId") and "item_name" not in _names_of(fields.get("additionalItemParameters")):
+            place = f"{step(path, 'cartData')}.items[{index}]"
+            yield Problem(place, "must have itemId or the parameter item_name", "INVALID_ARGUMENT")
+
+
+def _names_of(given: Any) -> list[str | None]:
+    members = given if isinstance(given, list) else []
+    return [as_id(one.get("parameterName")) if isinstance(one, dict) else None for one in members]
+
+
+def ingest_warnings(event: dict[str, Any], path: str) -> Iterator[Problem]:
+    """None of them is told in the answer."""
+    for key in {"session_id", "engagement_time_msec"} - set(_names_of(event.get("additionalEventParameters"))):
+        place = step(path, "additionalEventParameters")
+        yield Problem(place, f"{key} is missing: not in session and realtime reports")
+
+
+def known_by(event: dict[str, Any], _destination: str) -> tuple[str, ...] | None:
+    number = as_id(event.get("transactionId"))
+    return (number,) if number and event.get("eventName") == "purchase" else None
+
+
+ANALYTICS = google.Product(
+    account_type="GOOGLE_ANALYTICS_PROPERTY",
+    account=must.like("[0-9]+", "the number of a property"),
+    destination=must.coded(must.like("G-[A-Z0-9]{4,}", "a measurement id: G-XXXXXXXXXX"), google.DESTINATION),
+    event=INGESTED,
+    rules=ingest_rules,
+    later=lambda _event, _path, _now: iter(()),
+    warnings=ingest_warnings,
+    key=known_by,
+    name=lambda event, _destination: as_id(event.get("eventName")),
+)
+
+
 def platform() -> Platform:
     return Platform(
         name="ga4",
-        title="GA4 Measurement Protocol",
-        routes=(Route("/mp/collect", collect), Route("/debug/mp/collect", validate)),
+        title="Google Analytics 4",
+        routes=(Route("/mp/collect", collect), Route("/debug/mp/collect", validate), *google.routes(ANALYTICS)),
         failures={"status_429": Answer(429), "status_500": Answer(500)},
+        queues=True,
         personal=frozenset(
-            {"sha256_email_address", "sha256_phone_number", "sha256_first_name", "sha256_last_name", "sha256_street"}
+            {
+                *("sha256_email_address", "sha256_phone_number"),
+                *("sha256_first_name", "sha256_last_name", "sha256_street"),
+                *("emailAddress", "phoneNumber", "givenName", "familyName", "addressLine"),
+            }
         ),
     )

@@ -119,12 +119,19 @@ class Sandbox:
             body=body,
             now=self._now(),
             admits=partial(self._admits, platform.name),
+            tokens=partial(self._good, platform.name),
             spoils=partial(self.faults.spoils, platform.name),
+            queue=partial(self.faults.queue, platform.name),
         )
 
     def _admits(self, platform: str, account: str, token: str) -> bool:
-        good = self._tokens.get(f"{platform}:{account}", self._tokens.get(platform))
-        return not self.faults.expired(platform, account) and (good is None or token in good)
+        good = self._good(platform, account)
+        return good is None or token in good
+
+    def _good(self, platform: str, account: str) -> Collection[str] | None:
+        if self.faults.expired(platform, account):
+            return ()
+        return self._tokens.get(f"{platform}:{account}", self._tokens.get(platform))
 
     async def page(self, _request: web.Request) -> web.Response:
         html = pages.overview(

@@ -149,6 +149,8 @@ class Store:
     def book(self, platform: Platform, ruling: Ruling, sent: Sent, now: float) -> None:
         """Keep what came of a request."""
         shelf = self.shelf(platform, ruling.account)
+        if not ruling.delivers:
+            return
         if ruling.dry_run:
             shelf.counts.dry_runs += 1
             return

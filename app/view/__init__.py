@@ -1,5 +1,14 @@
-"""The worker's web pages: what is known of an event, and how the worker is.
+"""The worker's web pages, each of them JSON, too.
 
-lookup.py    tables -> what is known of one id, here and at the other workers
-pages.py     routes; HTML or JSON by Accept or by a `.json` ending
+Read in this order:
+
+    pages.py            the routes, put together; what probes and Prometheus ask
+    on_events.py        an event's journey: lookup.py (what the tables know, at all workers) and payloads.py (what Kafka still has),
+                        made into one by journey.py, with values as shown.py lets them be seen
+    on_destinations.py  how destinations do (standing.py), pause and resume
+    on_letters.py       dead letters, one and many (dead.py)
+    site.py             what all pages share: templates, JSON, forms, errors
+    access.py           who asks, and what they may do        audit.py  who looked at what, and did what
+    peers.py            what the other workers know           words.py  codes in words
+    api.py              the JSON as types, and as an OpenAPI document
 """

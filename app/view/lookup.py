@@ -1,41 +1,45 @@
-"""What is known of an id: event id, order number, or another copy's event id (alias)."""
+"""What is known of an id: event id, order number, or another copy's event id (alias). From the tables, at all workers."""
 
-import asyncio
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-import aiohttp
 import orjson
-import structlog
 
 from app import keys
-from app.dedup import ALIAS
+from app.dedup import ALIAS, MEMORY
 from app.events import Json
 from app.lossless import Lost
+from app.outcome_rows import NAME, PARKED
+from app.view import peers
+from app.view.access import Access
 
 if TYPE_CHECKING:
+    from agents.deliver import Deliver
     from app.main import Pipeline
 
-log = structlog.get_logger()
-
 MOST = 100  # conversions shown of one id: a placeholder has any number
-ASK_OTHERS = 3.0  # seconds that another worker has for its answer
+DONE = ("delivered", "accepted")
 
 
-def here(pipeline: "Pipeline", wanted: str) -> list[Json]:
-    """Every conversion that this worker has under this id."""
+def here(pipeline: "Pipeline", wanted: str) -> Json:
+    """Every conversion that this worker has under this id, and since when it remembers, by partition, in Unix milliseconds."""
     prefix = (wanted + keys.SEPARATOR).encode()
     found: dict[bytes, Json] = {}
+    since: dict[str, int] = {}
     for p in range(pipeline.partitions):
         if not pipeline.seen.has(p):
             continue
         try:
             found.update(_in_partition(pipeline, p, prefix))
+            (memory,) = pipeline.seen.get(p, [MEMORY])
+            since[str(p)] = orjson.loads(memory)["since"] if memory else 0
         except Lost:
             continue  # just moved away: its new owner answers
-    return [found[key] for key in sorted(found)]
+    return {"conversions": [found[key] for key in sorted(found)], "since": since}
 
 
 def _in_partition(pipeline: "Pipeline", p: int, prefix: bytes) -> dict[bytes, Json]:
@@ -45,12 +49,12 @@ def _in_partition(pipeline: "Pipeline", p: int, prefix: bytes) -> dict[bytes, Js
         wanted.add(keys.SEPARATOR.join((orjson.loads(row)["="], site, name)).encode())
     ordered = sorted(wanted)
     rows = zip(ordered, pipeline.seen.get(p, ordered), pipeline.held.get(p, ordered), strict=True)
-    return {key: _journey(pipeline, p, key, orjson.loads(row), hold) for key, row, hold in rows if row is not None}
+    return {key: _conversion(pipeline, p, key, orjson.loads(row), hold) for key, row, hold in rows if row is not None}
 
 
-def _journey(pipeline: "Pipeline", p: int, key: bytes, row: Json, hold: bytes | None) -> Json:
+def _conversion(pipeline: "Pipeline", p: int, key: bytes, row: Json, hold: bytes | None) -> Json:
     conversion, site, event_name = keys.parts(key)
-    journey: Json = {
+    said: Json = {
         "id": conversion,
         "site": site,
         "event_name": event_name,
@@ -60,7 +64,7 @@ def _journey(pipeline: "Pipeline", p: int, key: bytes, row: Json, hold: bytes | 
         "copies": [
             {
                 "source": source,
-                "received": _iso(received),
+                "received": iso(received),
                 "event_id": event_id or conversion,
                 "offset": offset,
                 "origin": _origin(origin),
@@ -71,38 +75,77 @@ def _journey(pipeline: "Pipeline", p: int, key: bytes, row: Json, hold: bytes | 
         "people": row.get("g", 1),
         "hot": "h" in row,
         "revisions": row.get("u", 0),
+        "records": row.get("x", []),
         "destinations": {},
     }
     if row["s"]:
-        journey["decision"] = {"how": row["s"], "at": _iso(row["t"])}
+        said["decision"] = {"how": row["s"], "at": iso(row["t"])}
     elif hold is not None:
         held = orjson.loads(hold)
         deadline = held["d"]
-        journey["waits_for"] = "confirmation" if "k" in held else "copies"
-        journey["held_until"] = _iso(deadline)
-        journey["seconds_left"] = max(0.0, round(deadline / 1000 - time.time(), 1))
+        said["waits_for"] = "confirmation" if "k" in held else "copies"
+        said["held_until"] = iso(deadline)
+        said["seconds_left"] = max(0.0, round(deadline / 1000 - time.time(), 1))
     for name, deliver in pipeline.deliver.items():
-        journey["destinations"][name] = _destination(row, name, deliver.outcomes.get(p, [key])[0], deliver.halted)
-    return journey
+        said["destinations"][name] = _destination(deliver, p, key, row, name)
+    return said
 
 
-def _destination(row: Json, name: str, outcome: bytes | None, halted: str) -> Json:
-    if outcome is not None:
-        said = orjson.loads(outcome)
-        shown = {
-            "state": said["o"],
-            "at": _iso(said["t"]),
-            "attempts": said["n"],
-            "reason": said["r"],
-            "detail": said["d"],
-        }
-        return {k: v for k, v in shown.items() if v not in ("", None)}
+def _destination(deliver: "Deliver", p: int, key: bytes, row: Json, name: str) -> Json:
+    """What became of it there; the worst first, where the platform has several names for it."""
+    said = [
+        _outcome(row_key.split(NAME, 1)[1].decode(), orjson.loads(value))
+        for row_key, value in deliver.outcomes.items(p, key + NAME)
+        if deliver.waits(row_key) is None  # else it is sent anew
+    ]
+    said += _waiting(deliver, p, key, keys.parts(key)[2])
+    if said:
+        worst = min(said, key=lambda one: one["state"] in DONE)
+        return worst | ({"names": said} if len(said) > 1 else {})
     if not row["s"]:
         return {"state": "held"}
     if name in row.get("r", {}):
         state, reason = row["r"][name]
         return {"state": state, "reason": reason}
-    return {"state": "halted", "reason": halted} if halted else {"state": "queued"}
+    return _stopped(deliver, {"state": "queued"})
+
+
+def _outcome(name: str, said: Json) -> Json:
+    shown = {
+        "state": said["o"],
+        "name": name,
+        "at": iso(said["t"]),
+        "attempts": said["n"],
+        "reason": said["r"],
+        "detail": said["d"],
+        "traces": said.get("x"),
+    }
+    return {k: v for k, v in shown.items() if v not in ("", None)}
+
+
+def _waiting(deliver: "Deliver", p: int, key: bytes, event_name: str) -> Iterator[Json]:
+    """What is on its way there: in the queue, in a request, or set aside."""
+    for name in deliver.settings.platform_names(deliver.sink.names, event_name):
+        if (said := deliver.waits(key + NAME + name.encode())) is not None:
+            shown = {"state": "queued", "name": name, "attempts": said["attempts"], "traces": said["traces"]}
+            due = {"under_way": True} if said["under_way"] else {"next_try": iso(said["next"] * 1000)}
+            yield _stopped(deliver, shown | due)
+    for row_key, value in deliver.outcomes.items(p, PARKED + key + NAME):
+        if deliver.waits(row_key.removeprefix(PARKED)) is None:
+            said, name = orjson.loads(value), row_key.split(NAME, 1)[1].decode()
+            shown = {
+                "state": "queued",
+                "name": name,
+                "set_aside": True,
+                "attempts": said["n"],
+                "traces": said.get("x", []),
+            }
+            yield _stopped(deliver, shown | {"next_try": iso(said["until"] * 1000)})
+
+
+def _stopped(deliver: "Deliver", said: Json) -> Json:
+    """The same, where the destination as a whole stands still."""
+    return {**said, "state": "halted", "reason": deliver.halted} if deliver.halted else said
 
 
 def _origin(place: str) -> Json:
@@ -113,37 +156,22 @@ def _origin(place: str) -> Json:
     return {"topic": topic, "partition": int(partition), "offset": int(offset)}
 
 
-def _iso(milliseconds: int) -> str:
+def iso(milliseconds: float) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-async def everywhere(pipeline: "Pipeline", wanted: str) -> Json:
+async def everywhere(pipeline: "Pipeline", access: Access, wanted: str) -> Json:
     """What all workers know of this id."""
-    journeys = here(pipeline, wanted)
-    mine = str(pipeline.app.conf.canonical_url).rstrip("/")
-    others = {str(url).rstrip("/") for url in pipeline.app.assignor.tables_metadata()} - {mine}
-    answers = await asyncio.gather(*(_ask(pipeline, url, wanted) for url in sorted(others)))
-    for answer in answers:
-        journeys += answer or []
-    unique = {(j["id"], j["site"], j["event_name"], j["apart"]): j for j in journeys}
-    return {
+    answers = await peers.ask(pipeline, access, f"/local.json?id={quote(wanted, safe='')}")
+    told = [here(pipeline, wanted), *filter(None, answers.values())]
+    unique = {
+        (one["id"], one["site"], one["event_name"], one["apart"]): one for some in told for one in some["conversions"]
+    }
+    since = max((at for some in told for at in some["since"].values()), default=0)
+    said: Json = {
         "id": wanted,
         "conversions": [unique[key] for key in sorted(unique)],
-        "workers_asked": 1 + len(others),
-        "workers_silent": sum(answer is None for answer in answers),
+        "workers_asked": 1 + len(answers),
+        "workers_silent": sum(answer is None for answer in answers.values()),
     }
-
-
-async def _ask(pipeline: "Pipeline", url: str, wanted: str) -> list[Any] | None:
-    session = await pipeline.http()
-    try:
-        async with session.get(
-            f"{url}/local.json", params={"id": wanted}, timeout=aiohttp.ClientTimeout(total=ASK_OTHERS)
-        ) as response:
-            if response.status != 200:
-                return None
-            answer: list[Any] = orjson.loads(await response.read())
-            return answer
-    except (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError) as exc:
-        log.info("view.worker_silent", worker=url, error=type(exc).__name__)
-        return None
+    return said | ({"since": iso(since)} if since else {})

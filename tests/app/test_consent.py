@@ -1,5 +1,6 @@
-"""app/consent.py: signals, purpose and policy to a verdict that fails closed."""
+"""app/consent.py: what is said, purpose and policy to a verdict that fails closed; and what a sink may see of the event."""
 
+import copy
 import itertools
 from typing import Any, Literal, get_args
 
@@ -8,34 +9,55 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import consent, merge
+from app.destination import ConsentPolicy
 from app.events import Json, Signal
-from app.settings import ConsentPolicy
 from sinks._base import Purpose
+from tests.app.signals.encoder import gpp_string, tc_string, us_national
+from tests.factories import events, make_event
 
 SIGNALS = ("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization")
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 ALL = dict.fromkeys(SIGNALS, "granted")
 REQUIRE, ASSUME = ConsentPolicy(absent="require"), ConsentPolicy(absent="assume")
 
-#: Whatever makes a denial: each for advertising, the signals for whoever needs them.
-DENIALS: list[Json] = [
-    *({signal: "denied"} for signal in SIGNALS),
+EVERYTHING = tc_string(purposes=range(1, 12), consents=[755])
+VIRGINIA = gpp_string({9: "BAgAABA"})
+OPT_OUTS: list[Json] = [
     {"gpc": True},
     {"us_privacy": "1YYN"},
     {"us_privacy": "1yyn"},
     {"us_privacy": "contradictory"},
     {"us_privacy": ""},
-    {"tcf": "CPXxRfAPXxRfA"},
-    {"gpp": "DBABMA~1YNN"},
+    {"gpp": gpp_string({6: "1YYN"})},
+    {"gpp": gpp_string({7: us_national(SaleOptOut=1)})},
+    {"gpp": gpp_string({7: us_national(SharingOptOut=1)})},
+    {"gpp": gpp_string({7: us_national(TargetedAdvertisingOptOut=1)})},
+    {"gpp": gpp_string({7: us_national(SensitiveDataProcessing=[0, 2, 1] + [0] * 9)})},
+    {"gpp": gpp_string({7: us_national(KnownChildSensitiveDataConsents=[0, 1])})},
+    {"gpp": gpp_string({7: us_national(KnownChildSensitiveDataConsents=[2, 0])})},
+    {"gpp": gpp_string({7: us_national(gpc=True)})},
+    {"gpp": VIRGINIA},
 ]
+UNREADABLE: list[Json] = [
+    {"tcf": "CPXxRfAPXxRfA"},
+    {"tcf": "contradictory"},
+    {"gpp": "DBABMA~1YNN"},
+    {"tcf": ""},
+    {"gpp": "x"},
+]
+
+#: Whatever makes a denial: each for advertising, the signals for whoever needs them.
+DENIALS: list[Json] = [*({signal: "denied"} for signal in SIGNALS), *OPT_OUTS, *UNREADABLE]
 CONSENTS: st.SearchStrategy[Json] = st.fixed_dictionaries(
     {},
     optional={
         **dict.fromkeys(SIGNALS, st.sampled_from(get_args(Signal))),
         "gpc": st.booleans(),
         "us_privacy": st.sampled_from(("1YNN", "1YYN", "1---", "1NNN", "?")),
-        "tcf": st.just("CPx"),
-        "gpp": st.just("DBABMA"),
+        "tcf": st.sampled_from(
+            ("CPx", EVERYTHING, tc_string(purposes=[1, 7]), tc_string(purposes=[1, 8], consents=[755]))
+        ),
+        "gpp": st.sampled_from(("DBABMA", gpp_string({7: us_national(SaleOptOut=2)}), gpp_string({2: EVERYTHING}))),
         "categories": st.dictionaries(st.just("ads"), st.booleans()),
     },
 )
@@ -43,6 +65,7 @@ POLICIES = st.builds(
     ConsentPolicy,
     needs=st.none() | st.lists(st.sampled_from(SIGNALS), unique=True),
     absent=st.sampled_from(("require", "assume")),
+    vendor=st.sampled_from((None, 0, 755)),
 )
 
 
@@ -117,11 +140,18 @@ def test_a_signal_that_cannot_be_read_is_a_denial(value, policy):
 # opt-outs
 
 
-@pytest.mark.parametrize("opt_out", DENIALS[len(SIGNALS) :], ids=str)
+@pytest.mark.parametrize("opt_out", OPT_OUTS, ids=str)
 @pytest.mark.parametrize("purpose", PURPOSES)
 @pytest.mark.parametrize("policy", [REQUIRE, ASSUME])
-def test_an_opt_out_or_a_string_that_is_not_read_denies_advertising_and_not_analytics(opt_out, purpose, policy):
+def test_an_opt_out_denies_advertising_and_not_analytics(opt_out, purpose, policy):
     assert reason(ALL | opt_out, purpose, policy) == ("" if purpose == "analytics" else "consent_denied")
+
+
+@pytest.mark.parametrize("unreadable", UNREADABLE, ids=str)
+@pytest.mark.parametrize("purpose", PURPOSES)
+@pytest.mark.parametrize("policy", [REQUIRE, ASSUME, ConsentPolicy(partial="strip"), ConsentPolicy(partial="flag")])
+def test_a_string_that_cannot_be_read_denies_everything_it_might_have_spoken_of(unreadable, purpose, policy):
+    assert reason(ALL | unreadable, purpose, policy) == "consent_denied"
 
 
 @pytest.mark.parametrize(
@@ -160,7 +190,7 @@ def test_privacy_control_that_is_off_is_no_denial():
     assert reason(ALL | {"gpc": False}) == ""
 
 
-def test_categories_decide_nothing():
+def test_categories_decide_nothing_here():
     assert reason(ALL | {"categories": {"ads": False}}) == ""
     assert reason({"categories": {"ads": True}}) == "consent_absent"
 
@@ -169,6 +199,271 @@ def test_strings_that_contradict_each_other_after_the_merge_are_denied():
     merged = merge.merge_consent([ALL | {"us_privacy": "1YNN"}, {"us_privacy": "1NNN"}])
 
     assert reason(merged) == "consent_denied"
+
+
+# TCF
+
+
+def by_tcf(purpose: str = "advertising", policy: ConsentPolicy = REQUIRE, vendor: int | None = 755, **told: Any) -> str:
+    """Why not, when a TC string is all that is told."""
+    return consent.judge({"tcf": tc_string(**told)}, purpose, policy, vendor=vendor).reason
+
+
+@pytest.mark.parametrize(
+    ("purposes", "advertising", "analytics"),
+    [
+        ([1, 7], "", "consent_denied"),
+        ([1, 8], "consent_denied", ""),
+        ([1], "consent_denied", "consent_denied"),
+        ([7, 8], "consent_denied", "consent_denied"),
+        (range(2, 12), "consent_denied", "consent_denied"),
+        ([], "consent_denied", "consent_denied"),
+    ],
+)
+def test_a_tc_string_alone_grants_by_its_purposes(purposes, advertising, analytics):
+    assert by_tcf(purposes=purposes, consents=[755]) == advertising
+    assert by_tcf("analytics", purposes=purposes) == analytics
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize("purpose", range(1, 12))
+def test_each_signal_hangs_on_its_purposes_and_no_other(signal, purpose):
+    given = [one for one in range(1, 12) if one != purpose]
+
+    why = by_tcf(policy=ConsentPolicy(needs=[signal]), purposes=given, consents=[755])
+
+    assert why == ("consent_denied" if purpose in consent.TCF_PURPOSES[signal] else "")
+
+
+@pytest.mark.parametrize(
+    ("vendor", "setting", "consents", "expected"),
+    [
+        (755, None, [755], ""),
+        (755, None, [804], "consent_denied"),
+        (755, 804, [804], ""),
+        (755, 804, [755], "consent_denied"),
+        (755, 0, [], ""),
+        (None, None, [], ""),
+        (None, 804, [], "consent_denied"),
+    ],
+)
+def test_the_vendor_must_be_named_where_the_platform_or_the_settings_have_one(vendor, setting, consents, expected):
+    policy = ConsentPolicy(vendor=setting)
+
+    assert by_tcf(policy=policy, vendor=vendor, purposes=[1, 7], consents=consents) == expected
+
+
+@pytest.mark.parametrize(("disclosed", "expected"), [(None, ""), ([755], ""), ([], ""), ([804], "consent_denied")])
+def test_a_vendor_that_was_not_shown_to_the_person_has_no_consent(disclosed, expected):
+    assert by_tcf(purposes=[1, 7], consents=[755], disclosed=disclosed) == expected
+
+
+@pytest.mark.parametrize(
+    ("restrictions", "expected"),
+    [
+        ([(7, 0, [755])], "consent_denied"),
+        ([(7, 1, [755])], ""),
+        ([(7, 2, [755])], "consent_denied"),
+        ([(7, 0, [754, 756])], ""),
+        ([(2, 0, [755])], ""),
+    ],
+)
+def test_what_the_publisher_does_not_allow_is_denied(restrictions, expected):
+    assert by_tcf(purposes=[1, 7], consents=[755], restrictions=restrictions) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "restrictions", "interests", "expected"),
+    [
+        ([], [], [755], "consent_denied"),
+        ([7], [], [755], ""),
+        ([7], [], [804], "consent_denied"),
+        ([7], [(7, 0, [755])], [755], "consent_denied"),
+        ([7], [(7, 1, [755])], [755], "consent_denied"),
+        ([7], [(7, 2, [755])], [755], ""),
+    ],
+)
+def test_legitimate_interest_will_do_only_where_the_settings_say_so(settings, restrictions, interests, expected):
+    told = {"purposes": [1], "legitimate_interests": [7], "consents": [755], "interests": interests}
+
+    assert by_tcf(policy=ConsentPolicy(legitimate_interest=settings), restrictions=restrictions, **told) == expected
+
+
+def test_storage_is_never_a_legitimate_interest():
+    policy = ConsentPolicy(legitimate_interest=[1])
+
+    assert (
+        by_tcf(policy=policy, purposes=[7], legitimate_interests=[1], consents=[755], interests=[755])
+        == "consent_denied"
+    )
+
+
+def test_the_settings_can_ask_for_other_purposes_or_for_none():
+    stricter = ConsentPolicy(purposes={"ad_user_data": [1, 7, 9]})
+    silent = ConsentPolicy(needs=["analytics_storage"], purposes={"analytics_storage": []})
+
+    assert by_tcf(policy=stricter, purposes=[1, 7], consents=[755]) == "consent_denied"
+    assert by_tcf(policy=silent, purposes=[1, 7], consents=[755]) == "consent_absent"
+
+
+@pytest.mark.parametrize("signals", [ALL, {"ad_storage": "denied"}, {"ad_user_data": "denied"}])
+@pytest.mark.parametrize("purposes", [[], [1, 7]])
+def test_signals_that_contradict_each_other_are_denied(signals, purposes):
+    told = signals | {"tcf": tc_string(purposes=purposes)}
+
+    assert reason(told) == ("" if signals is ALL and purposes else "consent_denied")
+
+
+def test_a_european_section_of_a_gpp_string_grants_as_the_string_itself_does():
+    assert reason({"gpp": gpp_string({2: EVERYTHING})}) == ""
+    assert reason({"gpp": gpp_string({2: tc_string(purposes=[1])})}) == "consent_denied"
+
+
+def test_a_us_section_without_an_opt_out_grants_nothing():
+    told = {"gpp": gpp_string({7: us_national(SaleOptOut=2, SharingOptOut=2, TargetedAdvertisingOptOut=2, gpc=False)})}
+
+    assert reason(told) == "consent_absent"
+    assert reason(told, policy=ASSUME) == ""
+
+
+# places
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [("", "consent_absent"), ("DE", "consent_absent"), ("US", ""), ("US-NY", ""), ("US-CA", "consent_absent")],
+)
+def test_a_place_has_its_own_policy_and_its_part_goes_first(place, expected):
+    policy = ConsentPolicy(regions={"US": {"absent": "assume"}, "US-CA": {"absent": "require"}})  # type: ignore[dict-item]
+
+    assert consent.judge({}, "advertising", policy, place=place).reason == expected
+
+
+def test_the_basis_names_the_place_whose_policy_decided():
+    policy = ConsentPolicy(regions={"US": {"absent": "assume"}})  # type: ignore[dict-item]
+
+    verdict = consent.judge({}, "advertising", policy, place="US-NY")
+
+    assert verdict.basis == "ad_storage absent, ad_user_data absent (policy for US)"
+
+
+@pytest.mark.parametrize(
+    ("region", "user", "expected"),
+    [
+        (None, {}, ""),
+        (None, {"country": "US"}, "US"),
+        (None, {"country": "US", "region": "ca"}, "US-CA"),
+        (None, {"country": "US", "region": "US-CA"}, "US-CA"),
+        (None, {"country": "US", "region": "DE-BE"}, "US"),
+        (None, {"country": "US", "region": "California"}, "US"),
+        (None, {"region": "CA"}, ""),
+        ("DE", {"country": "US"}, "DE"),
+        ("contradictory", {"country": "US"}, ""),
+    ],
+)
+def test_where_the_person_was(region, user, expected):
+    event = make_event(user=None, consent=None) | {"user": user, "consent": {"region": region} if region else {}}
+
+    assert consent.place_of(event) == expected
+
+
+# in part
+
+
+STRIP, FLAG = ConsentPolicy(partial="strip"), ConsentPolicy(partial="flag")
+SOME = {"ad_storage": "granted", "ad_user_data": "denied"}
+
+
+def part(signals: Json, policy: ConsentPolicy, flags: Any = ("opt_out", "signals")) -> str:
+    verdict = consent.judge(signals, "advertising", policy, flags=flags)
+    return verdict.part if verdict.allowed else verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("signals", "dropped", "stripped", "flagged"),
+    [
+        (ALL, "", "", ""),
+        (SOME, "consent_denied", "strip", "flag"),
+        (ALL | {"gpc": True}, "consent_denied", "strip", "flag"),
+        (SOME | {"gpc": True}, "consent_denied", "strip", "flag"),
+        ({"ad_storage": "denied", "ad_user_data": "denied"}, *["consent_denied"] * 3),
+        ({"ad_storage": "denied"}, *["consent_denied"] * 3),
+        ({"ad_storage": "granted"}, *["consent_absent"] * 3),
+        ({"gpc": True}, "consent_denied", "consent_absent", "consent_absent"),
+        (ALL | {"us_privacy": "?"}, *["consent_denied"] * 3),
+        (ALL | {"gpp": gpp_string({7: us_national(KnownChildSensitiveDataConsents=[1, 0])})}, *["consent_denied"] * 3),
+    ],
+)
+def test_a_partial_consent_does_what_the_settings_say(signals, dropped, stripped, flagged):
+    assert (part(signals, REQUIRE), part(signals, STRIP), part(signals, FLAG)) == (dropped, stripped, flagged)
+
+
+@pytest.mark.parametrize(
+    ("signals", "flags", "expected"),
+    [
+        (ALL | {"gpc": True}, ("opt_out",), "flag"),
+        (SOME, ("opt_out",), "consent_denied"),
+        (SOME | {"gpc": True}, ("opt_out",), "consent_denied"),
+        (ALL | {"gpc": True}, (), "consent_denied"),
+        ({"ad_storage": "denied", "ad_user_data": "granted"}, ("opt_out", "signals"), "consent_denied"),
+        (SOME, (), "consent_denied"),
+    ],
+)
+def test_what_a_platform_cannot_be_told_is_held_back(signals, flags, expected):
+    assert part(signals, FLAG, flags) == expected
+
+
+# what a sink sees
+
+
+def seen(signals: Json, policy: ConsentPolicy = REQUIRE, vendor: int | None = None) -> Any:
+    event = make_event(consent=None) | {"consent": signals}
+    verdict = consent.judge(signals, "advertising", policy, flags=("opt_out", "signals"))
+    return consent.applied(event, verdict, policy, vendor)  # type: ignore[arg-type]
+
+
+def test_a_sink_finds_every_string_read_into_the_four_signals():
+    text = tc_string(purposes=[1, 7, 3], consents=[755])
+
+    assert seen({"tcf": text}, vendor=755)["consent"] == {
+        "tcf": text,
+        "ad_storage": "granted",
+        "ad_user_data": "granted",
+        "ad_personalization": "denied",
+        "analytics_storage": "denied",
+    }
+
+
+@pytest.mark.parametrize("opt_out", OPT_OUTS, ids=str)
+def test_a_sink_finds_an_opt_out_as_a_denial_of_what_is_for_advertising(opt_out):
+    told = seen(ALL | opt_out)["consent"]
+
+    assert [told[name] for name in SIGNALS] == ["denied", "granted", "denied", "denied"]
+
+
+@pytest.mark.parametrize(("policy", "limited"), [(FLAG, True), (STRIP, None), (REQUIRE, None)])
+def test_only_what_goes_with_a_restriction_asks_the_sink_for_it(policy, limited):
+    assert seen(ALL | {"gpc": True}, policy)["consent"].get("limited") is limited
+
+
+def test_what_is_stripped_has_nothing_that_tells_who_it_was():
+    told = seen(SOME, STRIP)
+
+    assert not {"user", "ids", "custom"} & set(told)
+    assert not {"ip", "user_agent"} & set(told["context"])
+    assert not any(
+        sign in told["context"][name] for name in ("url", "referrer") for sign in "?#" if name in told["context"]
+    )
+    assert told["commerce"] == make_event()["commerce"]
+
+
+@given(events(), POLICIES, st.sampled_from(("", "strip", "flag")))
+def test_whatever_the_event_it_is_seen_without_a_change_of_its_own(event, policy, part):
+    before = copy.deepcopy(event)
+
+    consent.applied(event, consent.Verdict(allowed=True, basis="", part=part), policy, 755)
+
+    assert event == before
 
 
 # the basis
@@ -182,7 +477,11 @@ def test_strings_that_contradict_each_other_after_the_merge_are_denied():
         (ALL | {"gpc": True}, "gpc on"),
         (ALL | {"us_privacy": "1YYN"}, "us_privacy opted out of sale"),
         (ALL | {"us_privacy": "secret@example.com"}, "us_privacy unreadable"),
-        (ALL | {"tcf": "secret@example.com"}, "tcf string not decoded, counts as denied"),
+        (ALL | {"tcf": "secret@example.com"}, "tcf unreadable, counts as denied"),
+        (ALL | {"gpp": "secret@example.com"}, "gpp unreadable, counts as denied"),
+        ({"tcf": EVERYTHING}, "ad_storage granted by tcf, ad_user_data granted by tcf"),
+        ({"tcf": tc_string(purposes=[1])}, "ad_storage granted by tcf, ad_user_data denied by tcf purpose 7"),
+        (ALL | {"gpp": VIRGINIA}, "gpp usva is not read, counts as denied"),
     ],
 )
 def test_the_basis_tells_what_was_decided_on_and_quotes_no_string(signals, basis):

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import clock, dedup, keys, merge
+from app import clock, dedup, erasure, keys, merge
 from app.dedup import ALIAS, Closed, Partition, Result
+from app.erasure import Forgotten, Prints
 from app.events import Event, Json
 from app.normalize import MAX_BYTES
 from app.routing import Route
@@ -816,7 +817,7 @@ def test_rows_have_the_fields_that_the_module_tells_of_and_no_others():
 def test_no_row_has_a_field_that_the_module_does_not_tell_of(log, seed):
     of_seen, of_held = (set(re.findall(r"    (\w)  ", text)) for text in (dedup.__doc__ or "").split("Table `held`"))
 
-    assert of_seen == {"v", "n", "c", "o", "s", "t", "r", "k", "u", "w", "g", "p", "h"}
+    assert of_seen == {"v", "n", "c", "o", "s", "t", "r", "k", "u", "w", "g", "p", "h", "f", "x"}
     assert of_held == {"v", "d", "o", "a", "x", "c", "l", "p", "k"}
     worker = play(log[: Random(seed).randint(1, len(log))], Random(seed))
     for key, row in worker.seen.items():
@@ -1201,6 +1202,49 @@ def test_rows_are_forgotten_a_day_after_their_horizon_and_open_ones_never():
     assert not dedup.forgotten(rule, END * DAY)(dedup.MEMORY, b'{"since":0}')
 
 
+def test_rows_can_be_kept_for_longer_than_their_horizon_to_be_looked_up():
+    worker = Worker()
+    worker.take(make_copy("server", 0, event_name="page_view"), make_copy("crm", 0, "x"))
+
+    def left(now: int) -> int:
+        gone = dedup.forgotten(rule, now, 7 * DAY * 1000)
+        return sum(not gone(key, row) for key, row in worker.seen.items())
+
+    assert [left(at * 1000) for at in (3 * DAY, 7 * DAY, 7 * DAY + 1, 31 * DAY, 31 * DAY + 1)] == [2, 2, 1, 1, 0]
+
+
+# where its conversion stands
+
+
+def test_a_row_says_where_its_conversion_stands_and_where_what_came_after_it():
+    worker = Worker()
+    result = worker.take(make_copy("crm", 0, event_name="updated"), make_copy("crm", 0, "other", "updated"))
+    dedup.note_places(result, [7, 8])
+    worker.write("seen", result.seen)
+    assert [worker.row(make_copy("crm", 0, one, "updated"))["x"] for one in ("1", "other")] == [[7], [8]]
+
+    for n in range(dedup.MOST_PLACES):
+        result = worker.take(make_copy("server", n + 1, event_name="updated", custom={"n": n}))
+        dedup.note_places(result, [20 + n])
+        worker.write("seen", result.seen)
+    assert worker.row(make_copy("crm", 0, event_name="updated"))["x"] == [20, 21, 22, 23]
+    assert worker.row(make_copy("crm", 0, event_name="updated"))["n"] == 5
+
+
+def test_a_place_that_kafka_does_not_tell_is_not_noted_nor_that_of_somebody_erased():
+    worker = Worker()
+    result = worker.take(make_copy("crm", 0))
+    before = dict(result.seen)
+    dedup.note_places(result, [-1])
+    dedup.note_places(result, [])
+    assert result.seen == before
+
+    dedup.note_places(result, [3])
+    worker.write("seen", result.seen)
+    worker.write("seen", erase(worker, make_copy("crm", 0)).seen)
+    assert "x" not in worker.row(make_copy("crm", 0))
+
+
 # too much of it
 
 
@@ -1232,19 +1276,20 @@ def test_rows_and_outputs_of_the_largest_copies_fit_into_a_record_of_kafka():
     big = [
         make_copy(
             "pixel",
-            1_000,
-            custom={who: "x" * 50_000},
-            consent={"tcf": who * 20_000, "gpp": who * 20_000, "categories": {f"{who}{i}": True for i in range(800)}},
+            received,
+            custom={who: "x" * 32_000},
+            consent={"tcf": who * 10_000, "gpp": who * 10_000, "categories": {f"{who}{i}": True for i in range(600)}},
         )
+        for received in (1_000, 60_000)  # the second half comes after the deadline, and before the clock says so
         for who in "abcdefghijklmnopqrstuvwxyz"
     ]
-    assert all(0.99 < len(orjson.dumps(copy)) / MAX_BYTES < 1 for copy in big)
+    assert all(0.97 < len(orjson.dumps(copy)) / MAX_BYTES < 1 for copy in big)
 
     worker.take(*big)
     held = len(worker.held[keys.key(big[0])])
     worker.take(END)
 
-    assert held < 1_000_000
+    assert 0.9 * 16 * MAX_BYTES < held < 1_000_000
     assert len(orjson.dumps(worker.outputs[0].record())) < 1_000_000
 
 
@@ -1295,3 +1340,178 @@ def test_what_somebody_else_wrote_into_the_topic_is_named_and_harms_nothing(key,
 
     assert result.unreadable == [7]
     assert keys.key(good) in result.seen
+
+
+# erasure
+
+
+ADA, GRACE = ({"email": {"plain": letter * 64}} for letter in "ab")
+
+
+def of_ada(event: Event) -> bool:
+    return event.get("user") == ADA
+
+
+def erase(worker: Worker, *wanted: Event) -> Result:
+    """As a pass over the tables does it for these conversions."""
+    result = worker.partition.erase(
+        [keys.key(one) for one in wanted], of_ada, worker._reader("seen"), worker._reader("held")
+    )
+    worker.write("seen", result.seen)
+    worker.write("held", result.held)
+    return result
+
+
+def test_a_conversion_that_waits_for_a_confirmation_closes_as_erased_and_leaves_nothing_of_the_person():
+    worker, copy = Worker(), make_copy("pixel", 1_000, event_name="confirmed", user=ADA, origin={"request": "r"})
+    worker.take(copy, 7_000)
+
+    (closed,) = erase(worker, copy).closed
+
+    assert (closed.key, closed.how, states(closed)["stats"]) == (keys.key(copy), "erased", ("erased", "erasure"))
+    assert worker.held == {}
+    assert worker.partition.waiting == 0
+    assert worker.row(copy) == {
+        "v": 1,
+        "c": [["pixel", 1_000, 0, "", ""]],
+        "n": 1,
+        "o": 0,
+        "s": "erased",
+        "t": 7_000,
+        "r": {"ads": ["erased", "erasure"], "strict": ["held_back", "consent_absent"], "stats": ["erased", "erasure"]},
+    }
+
+
+@pytest.mark.parametrize("name", ["confirmed", "sign_up", "updated"])
+def test_after_an_erasure_a_copy_that_comes_late_counts_and_sends_nothing(name):
+    worker, copy = Worker(), make_copy("pixel", 1_000, event_name=name, user=ADA)
+    worker.take(copy, 30_000)
+    erase(worker, copy)
+    before = len(worker.outputs)
+
+    late = make_copy("server", 31_000, event_name=name, user=ADA, consent={"ad_storage": "granted"})
+    worker.take(late, 40_000)
+
+    assert len(worker.outputs) == before
+    assert worker.duplicates[-1] == (name, "late")
+    assert worker.held == {}
+    assert not worker.row(copy).keys() & {"w", "p", "f", "k"}
+
+
+def test_a_delivered_conversion_is_not_closed_a_second_time_when_its_kept_copies_are_erased():
+    worker, copy = Worker(), make_copy("pixel", 1_000, event_name="updated", user=ADA)
+    worker.take(copy, 30_000)
+    assert worker.row(copy)["s"] == "hold_ended"
+
+    assert erase(worker, copy).closed == []
+
+    assert worker.row(copy)["s"] == "hold_ended"
+    assert worker.held == {}
+
+
+def test_a_merge_that_is_under_way_closes_as_if_nobody_was_erased():
+    worker, copy = Worker(), make_copy("pixel", 1_000, user=ADA)
+    worker.take(copy)
+
+    result = erase(worker, copy)
+
+    assert (result.seen, result.held, result.closed) == ({}, {}, [])
+    worker.take(make_copy("server", 2_000, user=ADA))
+    assert [(closed.how, closed.event["user"]) for closed in worker.outputs] == [("complete", ADA)]
+
+
+def test_of_several_people_under_one_id_only_the_copies_of_one_go():
+    worker = Worker()
+    hers, anothers = (
+        make_copy("pixel", 1_000, event_name="confirmed", user=user, custom={"of": n})
+        for n, user in enumerate((ADA, GRACE))
+    )
+    worker.take(hers, anothers, 7_000)
+
+    assert erase(worker, hers).closed == []
+
+    (row,) = worker.held.values()
+    assert orjson.loads(row)["x"] == [anothers]
+
+
+def test_a_copy_without_a_name_goes_with_the_person_it_would_be_merged_with():
+    worker = Worker()
+    nameless = make_copy("pixel", 1_000, event_name="confirmed")
+    hers = make_copy("pixel", 1_001, event_name="confirmed", user=ADA)
+    worker.take(nameless, hers, 7_000)
+
+    assert len(erase(worker, hers).closed) == 1
+    assert worker.held == {}
+
+
+@fast
+@given(LONG_LOGS, SEEDS)
+def test_an_erasure_at_any_moment_and_through_any_kill_leaves_no_copy_of_the_person_that_waits(log, seed):
+    random, worker = Random(seed), Worker()
+    at = random.randint(0, len(log))
+    worker.take(*log[:at])
+    wanted = [key for key, row in worker.held.items() if b"a" * 64 in row]
+    result = worker.partition.erase(wanted, of_ada, worker._reader("seen"), worker._reader("held"))
+    worker.write("seen", result.seen)
+    if random.random() < 0.5:  # a kill between the two writes
+        worker.restart()
+        if at:
+            worker.take(log[at - 1])
+        result = worker.partition.erase(wanted, of_ada, worker._reader("seen"), worker._reader("held"))
+        worker.write("seen", result.seen)
+    worker.write("held", result.held)
+
+    for row in worker.held.values():
+        hold = orjson.loads(row)
+        assert "k" not in hold or not any(map(of_ada, hold["x"]))
+    worker.take(*log[at:])  # and life goes on
+
+
+# keys, and people who are forgotten
+
+
+def keyed_worker() -> Worker:
+    prints = Prints("a-key-of-some-length")
+    return Worker(partition=Partition(rule, route, prints=prints.of_copies, secrets=prints.keys))
+
+
+def test_with_a_key_a_row_says_of_the_person_nothing_that_is_known_without_it():
+    worker, copy = keyed_worker(), make_copy("crm", 1_000, user=ADA)
+
+    worker.take(copy)
+
+    row = worker.row(copy)
+    assert len(row["f"]) == 1
+    assert "aaaa" not in orjson.dumps(row).decode()
+    assert row["w"][0] == "k"
+
+
+def test_with_a_key_a_late_copy_of_somebody_else_is_a_conversion_of_its_own_as_ever():
+    plain, keyed = Worker(), keyed_worker()
+    log = [make_copy(source, 1_000 + n, user=user) for n, (source, user) in enumerate((("crm", ADA), ("crm", GRACE)))]
+
+    for worker in (plain, keyed):
+        worker.take(*log)
+
+    assert [closed.key for closed in keyed.outputs] == [closed.key for closed in plain.outputs]
+    assert len(keyed.outputs) == 2
+
+
+@fast
+@given(LOGS, SEEDS)
+def test_who_is_forgotten_changes_no_merge(log, seed):
+    usual, known = play(log, Random(seed)), Forgotten()
+    copies = [orjson.loads(record.value) for record in log if record.key is not None]
+    for copy in Random(seed).sample(copies, len(copies) // 2):
+        for one in erasure.read({"event_id": copy["event_id"]}).entries(END, ""):
+            known.hear(*one.row()[:2], END)
+    worker = Worker(partition=Partition(rule, lambda event: erasure.routes(route(event), known.of(event))))
+
+    worker.take(*log)
+
+    assert [(one.key, one.how, one.event) for one in worker.outputs] == [
+        (one.key, one.how, one.event) for one in usual.outputs
+    ]
+    assert not any(
+        one.state == "queued" for out in worker.outputs for one in out.routes.values() if known.of(out.event)
+    )

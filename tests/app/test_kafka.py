@@ -93,6 +93,8 @@ async def test_a_record_is_read_back(kafka, prefix):
     assert await read(kafka.brokers, prefix) == [b"sale"]
 
 
+@pytest.mark.fault
+@pytest.mark.long
 @pytest.mark.parametrize("end", [Kafka.stop, Kafka.kill])
 async def test_started_again_it_still_has_its_records(own, prefix, end):
     await create(own.brokers, prefix)

@@ -99,3 +99,13 @@ def test_ids_spread_over_all_partitions():
 
     assert set(found) == set(range(12))
     assert min(found.values()) > 800
+
+
+def test_a_share_has_about_its_part_of_the_conversions_and_a_larger_one_has_those_too():
+    ids = [f"order-{n}" for n in range(2000)]
+    some, more = ({one for one in ids if keys.chosen(one, share)} for share in (0.1, 0.5))
+
+    assert 150 < len(some) < 250
+    assert some < more
+    assert all(keys.chosen(one, 1.0) for one in ids)
+    assert not any(keys.chosen(one, 0.0) for one in ids)

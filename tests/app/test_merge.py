@@ -172,6 +172,18 @@ def test_the_same_content_of_two_sources_is_two_copies():
     assert len(merge.distinct([make_copy("server"), make_copy("pixel")])) == 2
 
 
+@pytest.mark.parametrize("received", [1, 3])
+def test_what_was_relayed_stays_known_whatever_other_copies_say_of_that_tag(received):
+    first = make_copy("pixel", received=received, tags={"G-ABC1234567": {"relayed": True}})
+    other = make_copy("pixel", received=2, tags={"G-ABC1234567": {"ran": False}, "meta": {"ran": True}})
+
+    merged = merge.merge([first, other, make_copy("server")])
+
+    assert merged["tags"]["G-ABC1234567"]["relayed"] is True
+    assert merged["tags"]["meta"] == {"ran": True}
+    assert first["tags"] == {"G-ABC1234567": {"relayed": True}}
+
+
 def test_no_copies_are_an_error():
     with pytest.raises(ValueError, match="no copies"):
         merge.merge([])
@@ -217,6 +229,7 @@ def test_categories_of_copies_too_many_are_not_collected_without_end():
 @settings(max_examples=30, deadline=None)
 @given(events())
 def test_one_copy_is_its_own_merge(copy):
+    copy.get("consent", {}).pop("limited", None)  # comes into being after the merge
     merged = merge.merge([copy])
 
     origin_aside = {k: v for k, v in copy.items() if k not in ("origin", "revision")}
@@ -450,7 +463,7 @@ def test_global_privacy_control_on_in_any_copy_is_on(one, two, merged):
     assert merge.merge(copies)["consent"]["gpc"] is merged
 
 
-@pytest.mark.parametrize("name", ["tcf", "gpp", "us_privacy"])
+@pytest.mark.parametrize("name", ["tcf", "gpp", "us_privacy", "region"])
 def test_strings_that_agree_stay_and_others_contradict(name):
     assert merge.merge_consent([{name: "1YNN"}, {name: "1YNN"}, {}]) == {name: "1YNN"}
     assert merge.merge_consent([{name: "1YNN"}, {name: "1YYN"}]) == {name: "contradictory"}
@@ -488,3 +501,44 @@ def test_the_servers_person_wins_over_the_pixels_even_without_an_email():
 
     assert "email" not in user
     assert user["phone"]["e164"] == "b"
+
+
+# where each field is from
+
+
+def test_each_field_of_a_merged_event_is_traced_to_its_copy():
+    pixel = make_copy(
+        "pixel", event_id="e2", ids={"fbp": "f", "ga_client_id": "c"}, commerce={"value": 5.0, "currency": "EUR"}
+    )
+    server = make_copy(
+        "server", commerce={"value": 6.0, "currency": "EUR"}, user={"email": {"plain": "h"}}, labels=["test"]
+    )
+
+    found = merge.origins([pixel, server])
+
+    assert {path: [copy["source"] for copy in copies] for path, copies in found.items()} == {
+        "event_id": ["pixel"], "time": ["server"], "ids.fbp": ["pixel"], "ids.ga_client_id": ["pixel"],
+        "commerce.value": ["server"], "commerce.currency": ["server"], "user.email": ["server"], "labels": ["server"],
+    }  # fmt: skip
+
+
+def test_consent_is_of_all_copies_that_say_something():
+    found = merge.origins([said("pixel", ad_storage="granted"), said("server", ad_storage="denied", gpc=True)])
+
+    assert [copy["source"] for copy in found["consent.ad_storage"]] == ["server", "pixel"]
+    assert [copy["source"] for copy in found["consent.gpc"]] == ["server"]
+
+
+@fast
+@given(st.one_of(COPIES, MANY))
+def test_what_a_field_was_taken_from_has_what_the_merged_event_has(copies):
+    merged: Any = merge.merge(copies)
+    found = merge.origins(copies)
+
+    for path, some in found.items():
+        part, _, name = path.partition(".")
+        if part not in ("consent", "labels"):
+            values: list[Any] = [one[part][name] if name else one[part] for one in some]  # type: ignore[literal-required]
+            assert values == [merged[part][name] if name else merged[part]]
+    parts = ("commerce", "user", "context", "ids", "custom", "tags")
+    assert {f"{part}.{name}" for part in parts for name in merged.get(part, {})} <= found.keys()

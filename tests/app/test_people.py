@@ -141,3 +141,43 @@ def test_a_visitor_is_the_person_else_the_browser_else_the_device_else_nobody():
     assert people.visitor(copy(ids={"fbp": "x"})) == people.visitor(copy("server", ids={"fbp": "x"})) != ""
     assert people.visitor(bare(context={"ip": "203.0.113.1"})) != ""
     assert people.visitor(copy()) == ""
+
+
+# keyed marks
+
+OLD, NEW = b"a-key-of-some-length", b"another-one-of-some-length"
+
+
+def named(**user: Any) -> Event:
+    return make_event(user={"email": None, "phone": None, "user_id": None, **user})
+
+
+def test_under_a_key_marks_say_the_same_and_are_none_that_are_known_without_it():
+    ada, grace = named(email={"plain": "a" * 64}, user_id="7"), named(email={"plain": "b" * 64}, user_id="8")
+    keyed = people.marks([ada], NEW)
+
+    assert len(keyed) == 15
+    assert keyed != people.marks([ada], OLD)
+    assert "aaaa" not in keyed
+    assert not people.stranger(keyed, ada, [NEW])
+    assert people.stranger(keyed, grace, [NEW])
+    assert people.marks([named()], NEW) == ""
+
+
+def test_after_a_rotation_rows_under_the_key_before_and_without_one_still_tell_strangers():
+    ada, grace = named(user_id="7"), named(user_id="8")
+
+    for known in (people.marks([ada], OLD), people.marks([ada])):
+        assert not people.stranger(known, ada, [NEW, OLD])
+        assert people.stranger(known, grace, [NEW, OLD])
+
+
+def test_under_a_key_that_is_gone_nobody_is_a_stranger():
+    assert not people.stranger(people.marks([named(user_id="7")], OLD), named(user_id="8"), [NEW])
+
+
+def test_a_visitor_is_the_same_under_one_key_and_another_under_the_next():
+    one = named(user_id="7")
+
+    assert people.visitor(one, NEW) == people.visitor(one, NEW) != people.visitor(one, OLD)
+    assert len(people.visitor(one, NEW)) == 6

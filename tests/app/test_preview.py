@@ -96,6 +96,22 @@ def test_secrets_are_masked_and_not_needed_and_no_address_is_in_clear(preview):
     assert "ada@example.com" not in text
 
 
+def test_a_signature_is_masked_and_its_time_is_the_moment_of_the_preview(preview):
+    hook = """
+[destinations.hook]
+sink = "webhook"
+endpoint = "https://hooks.example.com"
+secret = { env = "NOBODY_SETS_THIS" }
+browser_tag = "none"
+"""
+
+    (one,) = told(preview(lines(PIXEL), "--to", "hook", "--json", config=CONFIG + hook))
+
+    assert one["headers"]["webhook-signature"] == "MASKED"
+    assert one["headers"]["webhook-timestamp"] == str(NOW // 1000)
+    assert one["headers"]["webhook-id"].startswith("msg_")
+
+
 def test_why_nothing_is_sent_is_told(preview):
     result = preview(lines(SERVER), "--to", "ads", "--json")
 
@@ -104,6 +120,7 @@ def test_why_nothing_is_sent_is_told(preview):
             "destination": "ads",
             "event_name": "purchase",
             "event_id": "o-1",
+            "transaction_id": "o-1",
             "outcome": "held_back",
             "reason": "consent_absent",
             "basis": "ad_storage absent, ad_user_data absent",
@@ -162,7 +179,7 @@ def test_any_accepted_format_is_read_and_a_document_may_span_lines(preview):
     [
         (["--to", "nobody"], "--to: no destination is called nobody; there are ads, stats"),
         (["--source", "nobody"], "--source: there are orders"),
-        (["--format", "xml"], "--format: one of capistream, segment, meta, ga4"),
+        (["--format", "xml"], "--format: one of capistream, segment, meta, ga4, gtag, map"),
         (["--now", "yesterday"], "--now: ISO 8601 with a zone, for example 2026-01-31T12:00:00Z"),
         (["--now", "2026-01-31T12:00:00"], "--now: ISO 8601 with a zone, for example 2026-01-31T12:00:00Z"),
     ],

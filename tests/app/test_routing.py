@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.destination import ConsentPolicy, Destination
 from app.routing import Route, route, routes
-from app.settings import ConsentPolicy, Destination, Settings, parse
+from app.settings import Settings, parse
 from sinks import SINKS
+from sinks.meta import Meta
 from tests.factories import events, make_event
 
 CONFIG = """
@@ -34,11 +36,17 @@ QUEUED = Route("queued", basis="ad_storage granted, ad_user_data granted")
 
 
 def make_destination(**settings: Any) -> Destination:
-    return Destination(sink="meta", endpoint="https://example.com", **settings)
+    known = {
+        "sink": "meta",
+        "endpoint": "https://example.com",
+        "dataset_id": "1234567890",
+        "access_token": {"env": "TOKEN"},
+    }
+    return Meta.Settings.model_validate(known | settings)
 
 
 def to_ads(event: Any, **settings: Any) -> Route:
-    return route(event, make_destination(**settings), "advertising")
+    return route(event, make_destination(**settings), Meta)
 
 
 def test_what_nothing_stands_against_is_queued_with_its_basis():
@@ -47,6 +55,35 @@ def test_what_nothing_stands_against_is_queued_with_its_basis():
 
 def test_a_destination_that_is_off_gets_nothing():
     assert to_ads(make_event(), mode="off") == Route("filtered", "destination_off")
+
+
+T = "2026-11-23T12:00:00Z"
+AT = 1_795_435_200_000  # the same moment
+
+
+@pytest.mark.parametrize(
+    ("time", "old", "ours"),
+    [
+        (AT - 1, QUEUED, Route("filtered", "before_live_from")),
+        (AT, Route("filtered", "after_live_until"), QUEUED),
+    ],
+)
+def test_a_moment_parts_what_one_system_sends_from_what_the_next_one_does(time, old, ours):
+    assert to_ads(make_event(time=time), live_until=T) == old
+    assert to_ads(make_event(time=time), live_from=T) == ours
+
+
+@given(order=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20))
+def test_what_is_in_a_share_is_in_every_larger_one_and_hangs_on_the_order_alone(order):
+    said = [
+        to_ads(make_event(commerce={"transaction_id": order}, event_id=event_id), share=share).state == "queued"
+        for share in (0, 0.1, 0.5, 1)
+        for event_id in ("a", "b")
+    ]
+
+    assert said == sorted(said)
+    assert said[:2] == [False, False]
+    assert said[-2:] == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -64,12 +101,30 @@ def test_an_event_that_is_switched_off_is_filtered(named, expected):
         (["prefetch"], Route("filtered", "label_prefetch")),
         (["internal", "test"], Route("filtered", "label_internal")),
         (["internal", "bot"], Route("filtered", "label_bot")),
-        (["test"], QUEUED),
+        (["test"], Route("filtered", "label_test")),
+        (["test", "vip"], Route("filtered", "label_test")),
         (["vip"], QUEUED),
     ],
 )
 def test_events_of_no_person_are_filtered_by_label(labels, expected):
     assert to_ads(make_event(labels=labels)) == expected
+
+
+@pytest.mark.parametrize(("code", "expected"), [("TEST123", QUEUED), ("", Route("filtered", "label_test"))])
+def test_a_test_goes_where_the_platform_is_told_that_it_is_one(code, expected):
+    destination = parse(CONFIG).destinations["ads"].model_copy(update={"test_event_code": code})
+
+    assert route(make_event(labels=["test"]), destination, SINKS["meta"]) == expected
+    assert route(make_event(), destination, SINKS["meta"]) == QUEUED
+
+
+def test_a_setting_of_that_name_is_not_enough_where_the_sink_does_not_say_that_it_marks_tests():
+    class Other(Destination):
+        test_event_code: str
+
+    other = Other(sink="webhook", endpoint="https://shop.example", test_event_code="TEST123")
+
+    assert route(make_event(labels=["test"]), other, SINKS["webhook"]) == Route("filtered", "label_test")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +179,7 @@ def test_without_destinations_there_are_no_routes():
 
 @given(events(), st.sampled_from(sorted(SINKS)))
 def test_a_route_is_one_of_three_and_a_reason_a_fixed_code(event, kind):
-    decided = route(event, make_destination(), SINKS[kind].purpose)
+    decided = route(event, make_destination(), SINKS[kind])
 
     assert (decided.state, decided.reason) in {
         ("queued", ""),
@@ -133,4 +188,30 @@ def test_a_route_is_one_of_three_and_a_reason_a_fixed_code(event, kind):
         ("filtered", "label_bot"),
         ("filtered", "label_prefetch"),
         ("filtered", "label_internal"),
+        ("filtered", "label_test"),
     }
+
+
+@pytest.mark.parametrize(("silence_denies", "state"), [("false", "queued"), ("true", "held_back")])
+def test_nothing_is_assumed_of_who_is_silent_where_the_pixel_stops_on_a_denial(silence_denies, state):
+    text = (
+        CONFIG
+        + f"""
+[destinations.assuming]
+sink = "meta"
+dataset_id = "1234567890"
+access_token = {{ env = "TOKEN" }}
+browser_tag = "none"
+consent = {{ regions = {{ US = {{ absent = "assume" }} }} }}
+
+[sites.shop]
+write_key = "wk_12345678"
+secret_key = {{ env = "KEY" }}
+silence_denies = {silence_denies}
+"""
+    )
+    destination = parse(text).destinations["assuming"]
+
+    event: Any = {**make_event(), "consent": {"region": "US"}}
+
+    assert route(event, destination, Meta).state == state

@@ -1,6 +1,9 @@
 """app/settings.py: every mistake in the file is named with its place, and no secret with it."""
 
+import importlib
+import json
 import string
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,9 @@ import pytest
 from app import settings
 from app.demo import run as demo
 from app.errors import SettingsError
-from app.settings import DEFAULT_RULES, EventRule, Secret, Settings, load, parse, secrets_missing
-from sinks import SINKS
+from app.fields import Secret
+from app.settings import DEFAULT_RULES, EventRule, Settings, load, parse, secrets_missing
+from sinks import BUILT_IN, SINKS
 
 ROOT = Path(__file__).parent.parent.parent
 SITE = """
@@ -34,7 +38,22 @@ measurement_id = "G-ABC123XYZ"
 api_secret = { file = "/run/secrets/ga4" }
 browser_tag = { purchase = "same_id", default = "none" }
 """
-DESTINATIONS = {"meta": META, "ga4": GA4}
+
+
+def least(kind: str) -> str:
+    """A destination with the settings of the sink's own test file."""
+    found = {**importlib.import_module(f"tests.sinks.test_{kind}").SETTINGS, "browser_tag": "none"}
+    return f"[destinations.{kind}]\n" + "".join(f"{name} = {toml(value)}\n" for name, value in found.items())
+
+
+def toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {toml(one)}" for name, one in value.items()) + " }"
+    return json.dumps(value)  # of texts, numbers, booleans and lists of them TOML's is the same
+
+
+DESTINATIONS = {kind: least(kind) for kind in BUILT_IN} | {"meta": META, "ga4": GA4}
+ONE_OF = f"one of {', '.join(sorted(SINKS))}"
 SOURCE = """
 [sources.orders]
 topic = "shop.orders"
@@ -77,10 +96,6 @@ def changed(text: str, old: str, new: str) -> str:
 @pytest.mark.parametrize("text", SAMPLES.values(), ids=SAMPLES)
 def test_a_sample_is_right(text):
     parse(text)
-
-
-def test_every_sink_has_a_sample():
-    assert DESTINATIONS.keys() == SINKS.keys()
 
 
 def test_defaults():
@@ -151,11 +166,11 @@ def test_the_address_of_a_platform_has_no_slash_at_its_end(given, kept):
         (SITE + "[sources.a]\ntopic = 't'", "sources.a.site", "missing"),
         (changed(META, 'dataset_id = "1234567890"', ""), "destinations.ads.dataset_id", "missing"),
         (changed(META, 'browser_tag = "none"', ""), "destinations.ads.browser_tag", "missing: say none, or same_id"),
-        (changed(META, 'sink = "meta"', ""), "destinations.ads.sink", "one of ga4, meta"),
+        (changed(META, 'sink = "meta"', ""), "destinations.ads.sink", ONE_OF),
         # of the wrong type
         ("kafka = 1", "kafka", "must be a table"),
         ("destinations = 1", "destinations", "valid dictionary"),
-        ("[destinations]\nads = 'x'", "destinations.ads.sink", "one of ga4, meta"),
+        ("[destinations]\nads = 'x'", "destinations.ads.sink", ONE_OF),
         ("[events]\npurchase = 5", "events.purchase", "must be a table"),
         ("[kafka]\nbrokers = 1", "kafka.brokers", "valid string"),
         ("[kafka]\npartitions = 'many'", "kafka.partitions", "valid integer"),
@@ -173,18 +188,50 @@ def test_the_address_of_a_platform_has_no_slash_at_its_end(given, kept):
         (SITE + "country = 'de'", "sites.shop.country", "pattern"),
         (changed(META, "1234567890", "12x"), "destinations.ads.dataset_id", "pattern"),
         # of a few
-        (META + "mode = 'shadow'", "destinations.ads.mode", "'off' or 'live'"),
+        (META + "mode = 'dry'", "destinations.ads.mode", "'off', 'shadow' or 'live'"),
         (changed(META, '"none"', '"sameid"'), "destinations.ads.browser_tag", "'none' or 'same_id'"),
         (changed(META, '"none"', "true"), "destinations.ads.browser_tag", "'none' or 'same_id'"),
-        (changed(META, '"meta"', '"tiktak"'), "destinations.ads.sink", "one of ga4, meta"),
-        (changed(META, '"meta"', "3"), "destinations.ads.sink", "one of ga4, meta"),
-        (changed(META, '"meta"', '["meta"]'), "destinations.ads.sink", "one of ga4, meta"),
-        (META + "events = { purchase = true }", "destinations.ads.events.purchase", "should be False"),
+        (changed(META, '"meta"', '"tiktak"'), "destinations.ads.sink", ONE_OF),
+        (changed(META, '"meta"', "3"), "destinations.ads.sink", ONE_OF),
+        (changed(META, '"meta"', '["meta"]'), "destinations.ads.sink", ONE_OF),
+        (
+            META + "events = { purchase = true }",
+            "destinations.ads.events.purchase",
+            "a name, a list of names, or false",
+        ),
+        (
+            META + "events = { purchase = [''] }",
+            "destinations.ads.events.purchase",
+            "a name, a list of names, or false",
+        ),
+        (META + "map = { 'a.b' = 'x[[' }", "destinations.ads.map.a.b", "not a JMESPath expression"),
+        (META + "value = 'nett'", "destinations.ads.value", "gross, net, items, or an expression"),
+        (META + "live_from = 2026-01-01T00:00:00", "destinations.ads.live_from", "timezone"),
+        (
+            META + "live_from = 2026-01-02T00:00:00Z\nlive_until = 2026-01-02T00:00:00Z",
+            "destinations.ads",
+            "live_until must be later than live_from",
+        ),
         (META + "consent = { absent = 'maybe' }", "destinations.ads.consent.absent", "'require' or 'assume'"),
         (META + "consent = { needs = ['ads'] }", "destinations.ads.consent.needs.0", "'ad_storage'"),
         ("[events.purchase]\nexpect = ['pixl']", "events.purchase.expect.0", "'pixel', 'server'"),
         (SITE + SOURCE + "format = 'xml'", "sources.orders.format", "'capistream'"),
         (SITE + SOURCE + "start = 'first'", "sources.orders.start", "'latest' or 'earliest'"),
+        (SITE + SOURCE + "start = '2026-01-01'", "sources.orders.start", "a time with zone"),
+        (SITE + SOURCE + "start = 2026-01-01T00:00:00", "sources.orders.start", "a time with zone"),
+        (SITE + SOURCE + "start = 5", "sources.orders.start", "a time with zone"),
+        (SITE + SOURCE + "filter = 'a ==='", "sources.orders.filter", "not a JMESPath expression"),
+        (SITE + SOURCE + "map = { 'event_id' = 'x[[' }", "sources.orders.map.event_id", "not a JMESPath expression"),
+        (SITE + SOURCE + "map = { 'user.mail' = 'x' }", "sources.orders.map.user.mail", "user has email"),
+        (
+            SITE + SOURCE + "map = { 'commerce.items[].item_id' = 'x' }",
+            "sources.orders.map",
+            '"commerce.items[]" is missing',
+        ),
+        (SITE + SOURCE + "encoding = 'registry'", "sources.orders.encoding", "needs a part [registry]"),
+        ("[registry]\nurl = 'registry:8081'", "registry.url", "pattern"),
+        ("[registry]\nurl = 'https://me:secret@registry'", "registry.url", "pattern"),
+        (SITE + SOURCE + "format = 'map'\nmap = { event_id = 'id' }", "sources.orders.map", "event_name is missing"),
         # names
         (changed(SITE, "sites.shop", 'sites."My Shop"'), "sites.My Shop", "pattern"),
         (changed(META, "destinations.ads", 'destinations."a.b"'), "destinations.a.b", "pattern"),
@@ -245,6 +292,96 @@ def test_a_mistake_about_one_event_name_is_named_with_it():
 def test_topics_that_only_look_like_ours_may_be_read(topic):
     parse(SITE + changed(SOURCE, "shop.orders", topic))
     parse(SITE + changed(SOURCE, "shop.orders", "axb.events") + "[kafka]\nprefix = 'a.b'")
+
+
+@pytest.mark.parametrize(
+    ("start", "since"),
+    [
+        ("'latest'", None),
+        ("'earliest'", None),
+        ("'2026-01-01T00:00:00Z'", 1_767_225_600_000),
+        ("'2026-01-01T01:00:00+01:00'", 1_767_225_600_000),
+        ("2026-01-01T00:00:00.5Z", 1_767_225_600_500),  # TOML's own
+    ],
+)
+def test_a_source_starts_at_its_end_its_beginning_or_a_time(start, since):
+    assert parse(SITE + SOURCE + f"start = {start}").sources["orders"].start_time == since
+
+
+def test_a_source_with_a_registry_needs_packages_that_not_everybody_has(monkeypatch):
+    text = SITE + SOURCE + "encoding = 'registry'\n[registry]\nurl = 'http://127.0.0.1:8081'"
+    parse(text)
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.delitem(sys.modules, "fastavro", raising=False)
+
+    (line,) = mistakes(text)
+
+    assert line.startswith("sources.orders.encoding: needs `pip install 'capistream[registry]'`; not found: fastavro")
+
+
+def test_the_registrys_password_is_a_secret_like_all():
+    config = parse("[registry]\nurl = 'http://r'\nuser = 'me'\npassword = { env = 'NOBODY_SETS_THIS' }")
+
+    assert secrets_missing(config) == ["registry.password: environment variable NOBODY_SETS_THIS is not set or empty"]
+
+
+SCRAM = '[kafka.sasl]\nmechanism = "SCRAM-SHA-512"\nuser = "me"\npassword = { env = "NOBODY_SETS_THIS" }\n'
+OAUTH = """
+[kafka.tls]
+[kafka.sasl]
+mechanism = "OAUTHBEARER"
+[kafka.sasl.token]
+provider = "oauth"
+url = "https://login.example/token"
+client_id = "capistream"
+client_secret = { env = "NOBODY_SETS_THIS" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (changed(SCRAM, 'user = "me"', ""), "kafka.sasl.user: missing: SCRAM-SHA-512 needs it"),
+        (changed(SCRAM, "password =", "#"), "kafka.sasl.password: missing: SCRAM-SHA-512 needs it"),
+        (changed(SCRAM, '"SCRAM-SHA-512"', '"GSSAPI"'), "kafka.sasl.mechanism: Input should be 'PLAIN', "),
+        (
+            changed(SCRAM, '{ env = "NOBODY_SETS_THIS" }', '"in clear"'),
+            "kafka.sasl.password: a secret is never in this file",
+        ),
+        (changed(OAUTH, 'client_id = "capistream"', ""), "kafka.sasl.token.client_id: missing"),
+        (changed(OAUTH, '"oauth"', '"vault"'), "kafka.sasl.token.provider: one of msk_iam, oauth"),
+        (changed(OAUTH, "[kafka.sasl]", '[kafka.sasl]\nuser = "me"'), "kafka.sasl.user: not for OAUTHBEARER"),
+        ('[kafka.sasl]\nmechanism = "OAUTHBEARER"', "kafka.sasl.token: missing: OAUTHBEARER needs it"),
+        (
+            changed(SCRAM, "SCRAM-SHA-512", "PLAIN").replace(
+                "[kafka.sasl]", '[kafka]\nbrokers = "kafka:9092"\n[kafka.sasl]'
+            ),
+            "kafka.sasl.mechanism: PLAIN without [kafka.tls] would show everybody on the way our secret",
+        ),
+        ('[kafka.tls]\nkey = "/key"', "kafka.tls.certificate: missing: tls.key is of no use without it"),
+        (
+            '[kafka.tls]\nkey_password = { env = "A" }',
+            "kafka.tls.certificate: missing: tls.key_password is of no use without it",
+        ),
+    ],
+)
+def test_a_contradiction_in_how_to_reach_kafka_is_named(text, line):
+    (said,) = mistakes(text)
+
+    assert said.startswith(line)
+
+
+@pytest.mark.parametrize(("text", "place"), [(SCRAM, "kafka.sasl.password"), (OAUTH, "kafka.sasl.token.client_secret")])
+def test_what_lets_us_in_is_a_secret_like_all(text, place):
+    assert secrets_missing(parse(text)) == [f"{place}: environment variable NOBODY_SETS_THIS is not set or empty"]
+
+
+def test_a_password_may_go_to_this_machine_without_tls(schema):
+    text = changed(SCRAM, "SCRAM-SHA-512", "PLAIN")
+    for brokers in ("127.0.0.1:9092,[::1]:9093", "localhost"):
+        parse(f'[kafka]\nbrokers = "{brokers}"\n{text}')
+    schema.validate(tomllib.loads(OAUTH))
+    assert not schema.is_valid(tomllib.loads(changed(OAUTH, "client_id", "klient_id")))
 
 
 def test_a_destination_that_is_off_need_not_say_who_else_sends():
@@ -433,18 +570,19 @@ def test_the_default_rule_is_for_names_that_have_none_and_only_these():
 @pytest.mark.parametrize(
     ("event_name", "events", "custom_events", "expected"),
     [
-        ("purchase", "{}", "false", "Purchase"),
-        ("purchase", "{ purchase = 'Order' }", "false", "Order"),
-        ("purchase", "{ purchase = false }", "true", None),
-        ("my_event", "{}", "false", None),
-        ("my_event", "{}", "true", "my_event"),
-        ("my_event", "{ my_event = 'Lead' }", "false", "Lead"),
+        ("purchase", "{}", "false", ["Purchase"]),
+        ("purchase", "{ purchase = 'Order' }", "false", ["Order"]),
+        ("purchase", "{ purchase = false }", "true", []),
+        ("my_event", "{}", "false", []),
+        ("my_event", "{}", "true", ["my_event"]),
+        ("my_event", "{ my_event = 'Lead' }", "false", ["Lead"]),
+        ("purchase", "{ purchase = ['Order', 'VIP', 'Order'] }", "false", ["Order", "VIP"]),
     ],
 )
 def test_the_platforms_name_of_an_event(event_name, events, custom_events, expected):
     destination = parse(f"{META}events = {events}\ncustom_events = {custom_events}").destinations["ads"]
 
-    assert destination.platform_name({"purchase": "Purchase"}, event_name) == expected
+    assert destination.platform_names({"purchase": "Purchase"}, event_name) == expected
 
 
 @pytest.mark.parametrize(
@@ -588,7 +726,7 @@ def test_the_schema_takes_what_is_right(schema, text):
         META + "pixel_id = '1'",
         META + "measurement_id = 'G-ABC123XYZ'",
         GA4 + "dataset_id = '1234567890'",
-        META + "mode = 'shadow'",
+        META + "mode = 'dry'",
         META + "consent = { need = [] }",
         changed(META, 'sink = "meta"', 'sink = "tiktak"'),
         changed(META, 'sink = "meta"', 'sink = "ga4"'),
@@ -620,3 +758,19 @@ def test_the_schema_has_every_setting_of_every_part(schema):
     for kind, sink in SINKS.items():
         assert set(schema.schema["$defs"][f"destination_{kind}"]["properties"]) == set(sink.Settings.model_fields)
     assert set(schema.schema["properties"]) == set(Settings.model_fields)
+
+
+# privacy
+
+
+def test_a_key_before_that_cannot_be_read_is_named_with_its_place():
+    config = parse('[privacy]\nkey = { env = "KEY" }\nprevious_keys = [{ env = "OLD" }]\n')
+
+    assert secrets_missing(config) == [
+        "privacy.key: environment variable KEY is not set or empty",
+        "privacy.previous_keys.0: environment variable OLD is not set or empty",
+    ]
+
+
+def test_the_key_of_fingerprints_decides_nothing_about_events():
+    assert parse('[privacy]\nkey = { env = "KEY" }\n').hash == parse("").hash

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from app import keys, processes, topics
@@ -33,6 +34,12 @@ DECK = (
     "kill", "kill", "kill", "term", "term", "stop", "own", "own", "join", "broker-kill", "broker-stop", "broker-pause",
     "collector", "latency", "throttle", "errors", "reset", "timeout", "token", "poison", "strangers", "offsets", "offsets",
 )  # fmt: skip
+
+#: Mixes whose steps come in an order of their own, each when the one before is through; the load goes on for as long.
+SCALE = "scale"  # workers 1 -> 2 -> 4 -> 2 -> 1, again and again; one of those that go is killed
+UPGRADE = "upgrade"  # all workers, one by one, from the last release to this one, and back
+ORDERED = (SCALE, UPGRADE)
+TAKEOVER = 15.0  # seconds in which the partitions of a killed worker have to go on
 
 #: What a platform does, by kind; `token` and `throttle_400` happen at Meta only.
 PLATFORM: dict[str, tuple[dict[str, Any], ...]] = {
@@ -60,6 +67,10 @@ class Step:
 
 def plan(seed: int, seconds: float, deck: Sequence[str] = DECK) -> list[Step]:
     """Every kind comes up before any comes again as often, over the runs of neighbouring seeds, too."""
+    if list(deck) == [SCALE]:
+        return _scale(seed, seconds)
+    if list(deck) == [UPGRADE]:
+        return [Step(3.0, "roll", seed)]
     rnd = random.Random(seed)
     steps: list[Step] = []
     left: list[str] = []
@@ -76,6 +87,16 @@ def plan(seed: int, seconds: float, deck: Sequence[str] = DECK) -> list[Step]:
         steps.append(Step(after, left.pop(), rnd.getrandbits(32)))
 
 
+def _scale(seed: int, seconds: float) -> list[Step]:
+    """Workers come and go, for as many rounds as there is time for, one at least."""
+    rnd, steps = random.Random(seed), list[Step]()
+    for _ in range(max(1, int(seconds / 40))):
+        goes = rnd.sample(("lose", "leave", "leave"), 3)
+        steps += [Step(2.0, "join", 0), Step(4.0, "join", 0), Step(0.0, "join", 0)]
+        steps += [Step(3.0, kind, rnd.getrandbits(32)) for kind in goes]
+    return steps
+
+
 @dataclass
 class Faults:
     """Each kind is a method that returns what exactly it did, or nothing when that was not possible then."""
@@ -88,6 +109,8 @@ class Faults:
     done: list[Fault] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     exits: Counter[str] = field(default_factory=Counter)  # what ended by itself, by why
+    takeovers: list[float] = field(default_factory=list)  # seconds from a kill until all partitions went on elsewhere
+    versions: Sequence[Sequence[str]] = ()  # of the mix `upgrade`: the programs that workers come from and go to
     busy: set[str] = field(default_factory=set)  # names of children that a fault holds in its hands
     _all_wanted: bool = False  # somebody waits for all workers: begin nothing more with one
 
@@ -95,12 +118,15 @@ class Faults:
         self.workers = [child for child in self.demo.children if child.name.startswith("worker")]
         self.states = States(self.demo.config.worker.data_dir)
         self.stops = self.demo.folder / "stops"
+        self._joined = len(self.workers)
 
-    async def carry_out(self, steps: Sequence[Step]) -> None:
+    async def carry_out(self, steps: Sequence[Step], *, ordered: bool) -> None:
         tasks = []
         for step in steps:
             await asyncio.sleep(step.after)
             tasks.append(asyncio.create_task(self._do(step)))
+            if ordered:
+                await tasks[-1]
         await asyncio.gather(*tasks)
 
     async def _do(self, step: Step) -> None:
@@ -206,16 +232,82 @@ class Faults:
         self.busy.discard(child.name)
 
     async def _join(self, rnd: random.Random, _kind: str) -> str:
-        number = len(self.workers) + 1
-        if number > MOST_WORKERS or self._all_wanted:
+        if len(self.workers) >= MOST_WORKERS or self._all_wanted:
             return ""
-        first = self.workers[0]
-        child = run.Child(f"worker-{number}", [*first.command[:-1], str(processes.free_port())], "")
+        self._joined += 1
+        command, port = list(self.workers[0].command), processes.free_port()
+        command[command.index("--web-port") + 1] = str(port)
+        child = run.Child(f"worker-{self._joined}", command, f"http://127.0.0.1:{port}/readyz")
         self.workers.append(child)
         self.demo._spawn(child)
         self.demo.children.append(child)
         self._note("join", time.time(), child.name)
         return "join"
+
+    async def _leave(self, rnd: random.Random, _kind: str) -> str:
+        """Not needed any more."""
+        taken = self._take(rnd, 1)
+        await self._end_these(taken, signal.SIGTERM)
+        self._forget(taken)
+        return "leave" if taken else ""
+
+    async def _lose(self, rnd: random.Random, _kind: str) -> str:
+        """Killed, and it does not come back. How long do its partitions stand still?"""
+        taken = self._take(rnd, 1)
+        for child in taken:
+            had = (await self._all_have_work())[_address(child)]
+            begun = time.monotonic()
+            await self._end_these([child], signal.SIGKILL)
+            self._forget([child])
+            went_on = await logs.went_on(self.demo.config, had)
+            slowest = max(went_on, key=went_on.__getitem__)
+            self.takeovers.append(round(went_on[slowest] - begun, 1))
+            self.say(
+                f"takeover of {len(went_on)} partitions: the first after {min(went_on.values()) - begun:.1f} s, "
+                f"the last, {slowest.topic}-{slowest.partition}, after {self.takeovers[-1]} s"
+            )
+        return "kill for good" if taken else ""
+
+    async def _all_have_work(self, patience: float = 60.0) -> dict[str, set[TopicPartition]]:
+        """Which partitions each worker has, by its address."""
+        until = time.monotonic() + patience
+        while time.monotonic() < until:
+            have = await logs.holders(self.demo.config)
+            if all(have.get(_address(child)) for child in self.workers):
+                return have
+            await asyncio.sleep(0.2)
+        raise RuntimeError(f"not every worker got partitions within {patience} s")
+
+    def _forget(self, gone: Sequence[run.Child]) -> None:
+        for child in gone:
+            self.workers.remove(child)
+            self.demo.children.remove(child)
+            self.busy.discard(child.name)
+
+    async def _roll(self, _rnd: random.Random, _kind: str) -> str:
+        """Each worker in turn is replaced by one of the other version, as soon as the one before is ready; then all back."""
+        old, new = self.versions
+        for name, before, after in (("upgrade", old, new), ("back", new, old)):
+            for child in self.workers:
+                self.busy.add(child.name)
+                await self._end_these([child], signal.SIGTERM)
+                child.command = [*after, *child.command[len(before) :]]
+                self._again(child)
+                await self._ready(child)
+                self.kinds[f"term for {name}"] += 1
+            self.say(f"{name}: all workers are replaced")
+            await asyncio.sleep(5)
+        return ""
+
+    async def _ready(self, child: run.Child, patience: float = 60.0) -> None:
+        until = time.monotonic() + patience
+        while time.monotonic() < until:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with self.http.get(child.ready) as response:
+                    if response.status == 200:
+                        return
+            await asyncio.sleep(0.2)
+        raise RuntimeError(f"{child.name} is not ready after {patience} s")
 
     async def _offsets(self, rnd: random.Random, _kind: str) -> str:
         """All workers end, the group is set back in every topic, some lose their disks, and all begin again."""
@@ -388,6 +480,11 @@ class Faults:
 
 def _partition(key: bytes | None, partitions: int) -> int:
     return keys.partition((key or b"").decode(errors="replace").split(keys.SEPARATOR)[0], partitions)
+
+
+def _address(child: run.Child) -> str:
+    """Where the other workers reach it."""
+    return child.ready.removesuffix("/readyz")
 
 
 def _is_stopped(pid: int) -> bool:

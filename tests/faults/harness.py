@@ -21,13 +21,13 @@ from aiokafka.errors import KafkaError
 
 from app import keys
 from app.demo import run
-from tests.faults import conversions, logs, oracle
+from tests.faults import conversions, logs, oracle, release
 from tests.faults.conversions import Attempt, Conversion
-from tests.faults.faults import DECK, Faults, plan
+from tests.faults.faults import DECK, ORDERED, SCALE, UPGRADE, Faults, plan
 
 RATE = 25.0  # conversions a second
 GIVE_UP = 90.0  # seconds a sender tries for one copy
-QUIET = 10.0  # seconds without a new delivery, after everything obligated is there
+QUIET = 10.0  # seconds without a new delivery, after everything obligated is there; the default of `quiet`
 PATIENCE = 150.0  # seconds after the last fault for everything obligated to arrive
 WORKER = [sys.executable, "-m", "tests.faults.worker"]
 
@@ -42,20 +42,29 @@ class Run:
     ways: tuple[str, ...] = ("collector", "bus")
     destinations: tuple[str, ...] = oracle.DESTINATIONS
     patience: float = PATIENCE
+    quiet: float = QUIET
     say: Callable[[str], None] = lambda _: None
     kinds: Counter[str] = field(default_factory=Counter)
     exits: Counter[str] = field(default_factory=Counter)
+    takeovers: list[float] = field(default_factory=list)  # of the mix `scale`: seconds
 
     async def go(self) -> oracle.Verdict:
         self.oracle = oracle.Oracle(self.seed, self.destinations)
         stops = self.folder / "stops"
         stops.mkdir()
+        this = [*WORKER, str(stops)]
+        last = [*release.PROGRAM, str(self.folder / "release"), str(stops)]
+        if UPGRADE in self.deck:
+            release.unpack(self.folder / "release")
+        self.versions = last, this
         demo = self.demo = run.Demo(
             say=self.say,
-            workers=2 + self.seed % 2,
+            workers=1 if SCALE in self.deck else 2 + self.seed % 2,
             folder=self.folder,
             keep=True,
-            worker_program=self.program or [*WORKER, str(stops)],
+            worker_program=self.program or (last if UPGRADE in self.deck else this),
+            destinations=self.destinations,
+            ports=run.free_ports(),
         )
         try:
             await demo.start()
@@ -70,12 +79,15 @@ class Run:
             self.bus = AIOKafkaProducer(bootstrap_servers=demo.config.brokers, acks="all", linger_ms=2)
             await self.bus.start()
             faults = Faults(demo, self.http, self.bus, lambda: list(self.oracle.conversions.values()), self.say)
-            faults.kinds, faults.exits = self.kinds, self.exits
+            faults.kinds, faults.exits, faults.takeovers = self.kinds, self.exits, self.takeovers
+            faults.versions = self.versions
             watching = asyncio.create_task(faults.supervise())
             try:
-                sending = asyncio.create_task(self._send())
-                await faults.carry_out(plan(self.seed, self.seconds, self.deck))
-                await sending
+                ordered = self.deck[0] in ORDERED
+                steps = plan(self.seed, self.seconds, self.deck)
+                breaking = asyncio.create_task(faults.carry_out(steps, ordered=ordered))
+                sending = asyncio.create_task(self._send(breaking if ordered else None))
+                await asyncio.gather(breaking, sending)
                 issued = len(self.oracle.conversions)
                 for name in self.destinations:
                     await faults.switch(name)
@@ -94,17 +106,23 @@ class Run:
                     await self.bus.stop()
         verdict = self.oracle.judge(evidence)
         verdict.invalid += oracle.too_few(self.seconds * RATE, issued, verdict.conversions, self.seconds, self.kinds)
+        if SCALE in self.deck and not self.takeovers:
+            verdict.invalid.append("no takeover was seen")
         verdict.invalid += [f"no sign of life: {one.id}" for one in fresh if not one.acknowledged]
         verdict.wrong += [f"a worker died of {why}" for why in self.exits if "failed" in why and "produce" not in why]
+        verdict.invalid += [
+            f"a worker did not even begin: {why}" for why in self.exits if ": Error: " in why
+        ]  # of the command
         self._keep(evidence)
         return verdict
 
     # -- load
 
-    async def _send(self) -> None:
+    async def _send(self, through: asyncio.Task[None] | None) -> None:
+        """For so many seconds, and until that task is through."""
         tasks: set[asyncio.Task[None]] = set()
         begun, n = time.monotonic(), 0
-        while time.monotonic() - begun < self.seconds:
+        while time.monotonic() - begun < self.seconds or (through and not through.done()):
             await asyncio.sleep(max(0.0, begun + n / RATE - time.monotonic()))
             n += 1
             one = self.oracle.new()
@@ -182,7 +200,7 @@ class Run:
                 if new:
                     found += [oracle.delivery(name, entry) for entry in new]
                     after[name], changed = max(entry["seq"] for entry in new), time.monotonic()
-            if time.monotonic() - changed > QUIET:
+            if time.monotonic() - changed > self.quiet:
                 got = {(one.conversion, one.destination) for one in found}
                 if got.issuperset(self.oracle.obligated()):
                     break

@@ -1,7 +1,9 @@
-"""What our own topics say at the end: copies, receipts, and when outcomes were recorded. And a group's offsets, set back."""
+"""What our own topics say at the end: copies, receipts, and when outcomes were recorded. And of the group: who has which
+partitions, when they go on, and its offsets, set back."""
 
 import asyncio
 import time
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -10,6 +12,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.errors import KafkaError
 
 from app import topics
@@ -97,6 +100,50 @@ def _object(value: bytes | None) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         return {}
     return row if isinstance(row, dict) else {}
+
+
+async def holders(settings: Settings, patience: float = 20.0) -> dict[str, set[TopicPartition]]:
+    """Which partitions, without those of changelogs, each worker has, by its address; once no rebalance is under way."""
+    until = time.monotonic() + patience
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.brokers)
+    await admin.start()
+    try:
+        while True:
+            (answer,) = await admin.describe_consumer_groups([settings.kafka.prefix])
+            (group,) = answer.to_object()["groups"]
+            if group["state"] == "Stable" or time.monotonic() > until:
+                return dict(map(_holding, group["members"]))
+            await asyncio.sleep(0.1)
+    finally:
+        await admin.close()
+
+
+def _holding(member: dict[str, Any]) -> tuple[str, set[TopicPartition]]:
+    assignment = ConsumerProtocol.ASSIGNMENT.decode(member["member_assignment"])
+    said = orjson.loads(zlib.decompress(assignment.user_data)) if assignment.user_data else {}
+    held = {tp for tp in assignment.partitions() if not tp.topic.endswith("-changelog")}
+    return str(said.get("url", "")).rstrip("/"), {TopicPartition(*tp) for tp in held}
+
+
+async def went_on(settings: Settings, tps: set[TopicPartition], patience: float = 60.0) -> dict[TopicPartition, float]:
+    """When the group's offset of each was seen to move, by our monotonic clock; of those in which something is to be done."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.brokers)
+    await admin.start()
+    try:
+        before, until = await _committed(admin, settings, tps), time.monotonic() + patience
+        moved: dict[TopicPartition, float] = {}
+        while len(moved) < len(tps) and time.monotonic() < until:
+            await asyncio.sleep(0.1)
+            now = await _committed(admin, settings, tps)
+            moved |= {tp: time.monotonic() for tp in tps - moved.keys() if now[tp] > before[tp]}
+        return moved | dict.fromkeys(tps - moved.keys(), time.monotonic())
+    finally:
+        await admin.close()
+
+
+async def _committed(admin: Any, settings: Settings, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    found = await admin.list_consumer_group_offsets(settings.kafka.prefix)
+    return {tp: found[tp].offset if tp in found else -1 for tp in tps}
 
 
 async def set_back(settings: Settings, counts: dict[str, int], seconds: float | None, patience: float = 40.0) -> int:

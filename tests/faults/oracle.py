@@ -255,8 +255,9 @@ def _judge_repeats(groups: Sequence[Sequence[Delivery]], evidence: Evidence, ver
 
 
 def explanation(earlier: Delivery, later: Delivery, faults: Sequence[Fault]) -> Fault | None:
-    """The fault that may have kept the record of a delivery from being written: it struck while that was under way."""
-    return next((fault for fault in faults if _explains(fault, earlier, later)), None)
+    """What excuses the repetition; one by which nobody could know the outcome before one that kept a worker from recording it."""
+    found = [fault for fault in faults if _explains(fault, earlier, later)]
+    return min(found, key=lambda fault: fault.kind not in _AMBIGUOUS, default=None)
 
 
 def _explains(fault: Fault, earlier: Delivery, later: Delivery) -> bool:
@@ -282,6 +283,14 @@ def _was_known(later: Delivery, recorded: Sequence[float], faults: Sequence[Faul
     who had slept, or whom an outage had kept from writing, after the next owner had read what there was."""
     late = [(f.until - 0.5, f.until + WAKING) for f in faults if f.kind in ("stop", "own")]
     late += [(f.at, f.until + RECONNECT) for f in faults if f.kind == "broker"]
+    # who slept until it sent knows nothing of what was written meanwhile
+    late += [
+        (f.at, f.until)
+        for f in faults
+        if f.kind in ("stop", "own")
+        and f.pid in (later.sender, 0)
+        and f.until - 0.5 <= later.received <= f.until + WAKING
+    ]
     return any(
         moment < later.received - KNOWN and not any(begin <= moment <= end for begin, end in late)
         for moment in recorded

@@ -14,12 +14,13 @@ from aiohttp import web
 
 from app import settings, topics
 from app.events import Event
-from sinks._base import Skip
+from sinks._base import Payload
 from sinks.meta import Meta
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--config", type=Path, required=True)
 parser.add_argument("--web-port", type=int, required=True)
+parser.add_argument("--backfill", action="store_true")
 options = parser.parse_args()
 
 config = settings.load(options.config)
@@ -50,10 +51,11 @@ async def readyz(_page: object, _request: object) -> web.Response:
 
 
 async def post(event: Event) -> None:
-    payload = sink.encode(event)
-    if isinstance(payload, Skip):
+    names = destination.platform_names(sink.names, event["event_name"])
+    payload = sink.encode(event, names[0]) if names else None
+    if not isinstance(payload, Payload):
         return
-    request = sink.request([payload], destination.access_token.read())  # type: ignore[attr-defined]
+    request = sink.request([payload], {"access_token": destination.access_token.read()})  # type: ignore[attr-defined]
     async with (
         aiohttp.ClientSession() as http,
         http.request(request.method, request.url, headers=dict(request.headers), data=request.body) as response,

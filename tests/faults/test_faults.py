@@ -2,13 +2,14 @@
 
 import argparse
 import fcntl
+import itertools
 import random
 from collections import Counter
 
 import pytest
 
 from tests.faults.__main__ import BAD, COLUMNS, report, same
-from tests.faults.faults import DECK, plan
+from tests.faults.faults import DECK, SCALE, plan
 from tests.faults.state import States
 
 
@@ -22,6 +23,17 @@ def test_every_kind_comes_up_within_a_few_runs():
 
     assert found.keys() == set(DECK)
     assert sum(step.after for step in plan(7, 60)) <= 55
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_workers_never_get_fewer_than_one_nor_more_than_four_when_they_come_and_go(seed):
+    steps = [step.kind for step in plan(seed, 130, [SCALE])]
+    there = list(itertools.accumulate(1 if kind == "join" else -1 for kind in steps))
+
+    assert len(steps) == 18
+    assert {1 + count for count in there} == {1, 2, 3, 4}
+    assert there[5::6] == [0, 0, 0]
+    assert [steps[n : n + 6].count("lose") for n in (0, 6, 12)] == [1, 1, 1]
 
 
 def make(tmp_path, *names):
@@ -91,6 +103,12 @@ def test_the_last_line_sums_up_and_a_good_table_exits_with_0(capsys):
 @pytest.mark.parametrize("bad", [{name: 1} for name in BAD] + [{"invalid": ["only 2 faults in 60 s"]}])
 def test_one_bad_run_is_enough_to_fail(bad):
     assert report([row(1), row(2, **bad)]) == 1
+
+
+def test_a_takeover_that_takes_too_long_fails(capsys):
+    assert report([row(1, takeovers=[11.2]), row(2)]) == 0
+    assert "1 takeovers after a kill, the longest 11.2 s" in capsys.readouterr().out
+    assert report([row(1, takeovers=[11.2, 15.1])]) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The oracle would notice: a judge that never finds anything proves nothing. Every test but the first few plants a lie."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from app.merge import merge
 from app.normalize import Inlet, Normalized, normalize
 from sinks import SINKS
 from sinks._base import Payload
+from tests.factories import encode
 from tests.faults.conversions import SOURCES, Attempt, Conversion
 from tests.faults.oracle import Evidence, Fault, Logged, Oracle, delivery, too_few
 
@@ -33,10 +35,10 @@ def delivered(one, *sources, to="meta", at=NOW + 4, by=PID, again=False):
         (result,) = normalize(body, inlet, int(attempt.begun * 1000), {"request": attempt.origin})
         assert isinstance(result, Normalized)
         events.append(result.event)
-    payload = sink(to).encode(merge(events))
+    payload = encode(sink(to), merge(events))
     assert isinstance(payload, Payload), payload
-    body = dict(payload.body)
-    (event,) = body.pop("events", [body])
+    body = json.loads(sink(to).request([payload], {"access_token": "T", "api_secret": "T"}).body)
+    (event,) = body.pop("events", None) or body.pop("data")
     return delivery(
         to,
         {
@@ -244,6 +246,19 @@ def test_what_a_sleeper_sends_with_its_first_breath_is_explained_and_nothing_lat
     assert late.verdict().unexplained
 
 
+def test_whoever_slept_until_it_sent_could_not_know_what_was_recorded_meanwhile():
+    case = Case()
+    case.again(by=OTHER)
+    case.recorded = {("c1", "meta"): [NOW + 4.1]}
+    case.faults = [Fault("own", NOW - 6, NOW + 9, pid=OTHER)]
+
+    assert case.verdict().good
+
+    case.faults = [Fault("own", NOW - 6, NOW + 9, pid=PID)]
+
+    assert case.verdict().unexplained
+
+
 def test_no_fault_excuses_a_delivery_whose_outcome_had_been_recorded_before():
     case = Case()
     case.faults = [around("kill", pid=PID)]
@@ -261,19 +276,28 @@ def test_but_a_row_may_come_too_late_for_whoever_took_over():
     assert case.verdict().good
 
 
-def test_one_kill_explains_no_more_requests_than_one_worker_has_under_way():
+def nine_repeated(*faults):
+    """By whoever took over from PID."""
     case = Case()
-    case.faults, case.recorded = [around("kill", pid=PID)], {}
+    case.faults, case.recorded = list(faults), {}
     for n in range(9):
         one = case.oracle.conversions[f"d{n}"] = Conversion(f"d{n}")
         one.attempts = case.one.attempts
         for at, by in ((NOW + 4 + n / 100, PID), (NOW + 20, OTHER)):
             case.deliveries.append(delivered(one, *SOURCES, at=at, by=by, again=by == OTHER))
-    evidence = Evidence(case.deliveries, case.faults)
+    return case.oracle.judge(Evidence(case.deliveries, case.faults))
 
-    (said,) = case.oracle.judge(evidence).unexplained
+
+def test_one_kill_explains_no_more_requests_than_one_worker_has_under_way():
+    (said,) = nine_repeated(around("kill", pid=PID)).unexplained
 
     assert said == f"9 requests of {PID} to meta repeated for one kill"
+
+
+def test_what_a_reset_explains_is_not_put_down_to_the_kill_of_its_sender():
+    verdict = nine_repeated(around("kill", pid=PID), Fault("reset", NOW + 4, NOW + 5, destination="meta"))
+
+    assert (verdict.unexplained, verdict.explained) == ([], {"reset": 9})
 
 
 # -- changed, invented, unlawful

@@ -22,7 +22,7 @@ from app import cli
 from app.lossless import consumer
 from app.main import Pipeline
 
-SITES = {("main.py", "write"): "outputs", ("rows.py", "write"): "rows", ("deliver.py", "_attempt"): "send"}
+SITES = {("main.py", "write"): "outputs", ("rows.py", "write"): "rows", ("deliver.py", "_may_go"): "send"}
 
 _own = consumer.Consumer.own
 _http = Pipeline.http

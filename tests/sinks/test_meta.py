@@ -9,9 +9,11 @@ import pytest
 from pydantic import ValidationError
 
 from app.events import Json
-from sinks._base import Delivered, Halt, Payload, Rejected, Response, Retry, Skip
-from sinks.meta import LDU_STATES, NAMES, Meta, Settings, matchable, us_state, us_zip
-from tests.factories import make_event, sha
+from app.prepare import NO_NAME
+from sinks._base import Accepted, Delivered, Halt, Payload, Rejected, Response, Retry, Skip
+from sinks.meta import LDU_STATES, NAMES, Meta, Settings, matchable
+from tests import factories
+from tests.factories import encode, make_event, sha
 
 SETTINGS: Json = {"sink": "meta", "dataset_id": "1234567890", "access_token": {"env": "META_TOKEN"}}
 
@@ -29,15 +31,11 @@ def make_sink(**settings: Any) -> Meta:
 
 
 def encoded(event: Any, **settings: Any) -> Json:
-    payload = make_sink(**settings).encode(event)
-    assert isinstance(payload, Payload), payload
-    return payload.body
+    return factories.payload(make_sink(**settings), event).body
 
 
 def skipped(event: Any, **settings: Any) -> str:
-    skip = make_sink(**settings).encode(event)
-    assert isinstance(skip, Skip), skip
-    return skip.reason
+    return factories.skipped(make_sink(**settings), event)
 
 
 # encode and request
@@ -45,10 +43,10 @@ def skipped(event: Any, **settings: Any) -> str:
 
 def test_a_purchase_in_full():
     sink = make_sink()
-    payload = sink.encode(make_event())
+    payload = encode(sink, make_event())
     assert isinstance(payload, Payload)
 
-    request = sink.request([payload], "TOKEN")
+    request = sink.request([payload], {"access_token": "TOKEN"})
 
     assert request.method == "POST"
     assert request.url == "https://graph.facebook.com/v26.0/1234567890/events"
@@ -111,14 +109,36 @@ def test_a_page_view_of_a_stranger_in_full():
     }
 
 
-def test_a_batch_is_one_request_with_the_test_code_beside_it():
+def test_a_batch_is_one_request():
     sink = make_sink(test_event_code="TEST123", endpoint="http://127.0.0.1:9/meta/", api_version="v25.0")
     batch = [Payload("a", {"event_id": "a"}), Payload("b", {"event_id": "b"})]
 
-    request = sink.request(batch, "TOKEN")
+    request = sink.request(batch, {"access_token": "TOKEN"})
 
     assert request.url == "http://127.0.0.1:9/meta/v25.0/1234567890/events"
-    assert orjson.loads(request.body) == {"data": [{"event_id": "a"}, {"event_id": "b"}], "test_event_code": "TEST123"}
+    assert orjson.loads(request.body) == {"data": [{"event_id": "a"}, {"event_id": "b"}]}
+
+
+def test_an_event_with_the_label_test_carries_the_code_and_shares_no_request_with_others():
+    sink = make_sink(test_event_code="TEST123")
+    test, sale = (factories.payload(sink, make_event(labels=labels)) for labels in (["vip", "test"], ["vip"]))
+
+    with_code, without = (sink.request([one], {"access_token": "T"}).body for one in (test, sale))
+
+    assert orjson.loads(with_code) == orjson.loads(without) | {"test_event_code": "TEST123"}
+    assert "test_event_code" not in orjson.loads(without)
+    assert test.group != sale.group
+
+
+def test_a_test_request_needs_a_test_code():
+    batch = [Payload("a", {"event_id": "a"})]
+    sink = make_sink(test_event_code="TEST123")
+
+    request = sink.test_request(batch, {"access_token": "T"})
+
+    assert request is not None
+    assert orjson.loads(request.body) == {"data": [{"event_id": "a"}], "test_event_code": "TEST123"}
+    assert make_sink().test_request(batch, {"access_token": "T"}) is None
 
 
 @pytest.mark.parametrize(("canonical", "theirs"), NAMES.items())
@@ -138,9 +158,27 @@ def test_every_name_of_the_table_is_sent_under_metas_name(canonical, theirs):
     ],
 )
 def test_events_without_a_name_for_meta_are_skipped(settings, name, sent):
-    result = make_sink(**settings).encode(make_event(event_name=name))
+    result = encode(make_sink(**settings), make_event(event_name=name))
 
     assert result.body["event_name"] == sent if isinstance(result, Payload) else sent is None
+
+
+def test_a_refund_is_skipped_with_what_to_do_about_it():
+    assert skipped(make_event(event_name="refund")) == NO_NAME
+
+
+@pytest.mark.parametrize("settings", [{"events": {"refund": "Refund"}}, {"custom_events": True}])
+def test_a_refund_that_was_given_a_name_is_a_custom_event_of_its_order(settings):
+    event = make_event(event_name="refund", event_id="refund-1", commerce={"value": 29.99, "refund_id": "r-1"})
+
+    body = encoded(event, **settings)
+
+    assert body["event_name"] in ("Refund", "refund")
+    assert (body["event_id"], body["custom_data"]["order_id"], body["custom_data"]["value"]) == (
+        "refund-1",
+        "1001",
+        29.99,
+    )
 
 
 # user_data
@@ -233,37 +271,6 @@ def test_a_person_who_cannot_be_matched_is_skipped():
     assert skipped(event) == "too little to match a person by"
 
 
-@pytest.mark.parametrize(
-    ("region", "state"),
-    [
-        ("CA", "ca"),
-        ("us-ca", "ca"),
-        ("California", "ca"),
-        ("District of Columbia", "dc"),
-        ("N.Y.", "ny"),
-        ("", ""),
-        ("?", ""),
-    ],
-)
-def test_us_states_are_two_letters(region, state):
-    assert us_state(region) == state
-
-
-@pytest.mark.parametrize(
-    ("code", "zip_code"),
-    [
-        ("94025", "94025"),
-        ("94025-1234", "94025"),
-        ("940251234", "94025"),
-        (" 94025 ", "94025"),
-        ("940256", ""),
-        ("D-10115", ""),
-    ],
-)
-def test_us_zips_are_five_digits(code, zip_code):
-    assert us_zip(code) == zip_code
-
-
 # action_source
 
 
@@ -284,7 +291,7 @@ def test_the_source_says_where_it_happened(source, action_source):
 @pytest.mark.parametrize("context", [{"url": None}, {"url": "/thanks"}, {"user_agent": None}])
 @pytest.mark.parametrize("without_page", ["other", "system_generated", "skip"])
 def test_a_website_event_without_page_or_user_agent_is_sent_as_configured(context, without_page):
-    result = make_sink(without_page=without_page).encode(make_event(context=context))
+    result = encode(make_sink(without_page=without_page), make_event(context=context))
 
     if without_page == "skip":
         assert result == Skip("a website event without page address or user agent")
@@ -295,11 +302,45 @@ def test_a_website_event_without_page_or_user_agent_is_sent_as_configured(contex
 
 def test_a_shop_without_web_pages_can_say_so():
     sink = make_sink(action_source={"server": "phone_call", "crm": "physical_store"})
-    payload = sink.encode(make_event(context={"url": None, "referrer": None}))
+    payload = encode(sink, make_event(context={"url": None, "referrer": None}))
 
     assert isinstance(payload, Payload)
     assert payload.body["action_source"] == "phone_call"
     assert "event_source_url" not in payload.body
+
+
+def test_what_became_of_a_lead_in_full():
+    event = make_event(
+        event_name="Sales Opportunity",
+        event_id="lead-stage-3",
+        source="crm",
+        user={name: None for name in make_event()["user"] if name != "email"},
+        context=None,
+        ids={**dict.fromkeys(make_event()["ids"]), "lead_id": "525645896321548"},
+        commerce=None,
+    )
+
+    assert encoded(event, custom_events=True, lead_event_source="HubSpot") == {
+        "event_name": "Sales Opportunity",
+        "event_time": 1795420800,
+        "event_id": "lead-stage-3",
+        "action_source": "system_generated",
+        "user_data": {"em": [ADA], "lead_id": 525645896321548},
+        "custom_data": {"event_source": "crm", "lead_event_source": "HubSpot"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("event", "more"),
+    [
+        ({"source": "crm", "ids": {"lead_id": "525645896321548"}}, {}),
+        ({"source": "server", "ids": {"lead_id": "525645896321548"}}, {"lead_event_source": "HubSpot"}),
+        ({"source": "crm", "ids": {"lead_id": "lead-7"}}, {"lead_event_source": "HubSpot"}),
+        ({"source": "crm"}, {"lead_event_source": "HubSpot"}),
+    ],
+)
+def test_only_a_crms_events_of_a_known_lead_are_those_of_conversion_leads(event, more):
+    assert not {"event_source", "lead_event_source"} & encoded(make_event(**event), **more)["custom_data"].keys()
 
 
 # custom_data
@@ -368,14 +409,40 @@ def test_a_checkout_tells_the_number_of_pieces_and_a_search_its_words():
     assert search["custom_data"]["search_string"] == "shirts"
 
 
-def test_custom_fields_are_sent_by_name_only_and_never_replace_ours():
-    event = make_event(custom={"plan": "gold", "note": "private", "value": 1})
+def test_custom_fields_are_sent_by_name_only():
+    event = make_event(custom={"plan": "gold", "note": "private"})
 
-    custom_data = encoded(event, custom_data=["plan", "value", "absent"])["custom_data"]
+    custom_data = encoded(event, custom_data=["plan", "absent"])["custom_data"]
 
     assert custom_data["plan"] == "gold"
-    assert custom_data["value"] == 59.98
-    assert "note" not in custom_data
+    assert not {"note", "absent"} & custom_data.keys()
+
+
+@pytest.mark.parametrize(
+    "name", ["value", "currency", "contents", "content_ids", "content_type", "order_id", "search_string"]
+)
+def test_a_custom_field_does_not_stand_in_for_ours(name):
+    with pytest.raises(ValidationError, match="`map` can fill it otherwise"):
+        make_sink(custom_data=["plan", name])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sent"),
+    [
+        ("num_items", 3, True),
+        ("num_items", "3", False),
+        ("predicted_ltv", 7.5, True),
+        ("predicted_ltv", "7.5", False),
+        ("content_name", "Shirt", True),
+        ("content_name", 7, False),
+        ("plan", 7, True),
+        ("plan", True, True),
+    ],
+)
+def test_a_custom_field_of_another_type_than_metas_is_left_out(name, value, sent):
+    custom_data = encoded(make_event(custom={name: value}), custom_data=[name])["custom_data"]
+
+    assert custom_data.get(name) == (value if sent else None)
 
 
 # privacy
@@ -384,6 +451,10 @@ def test_custom_fields_are_sent_by_name_only_and_never_replace_ours():
 def test_without_ad_personalization_an_event_serves_attribution_only():
     assert encoded(make_event(consent={"ad_personalization": "denied"}))["opt_out"] is True
     assert "opt_out" not in encoded(make_event(consent={"ad_personalization": None}))
+
+
+def test_who_opted_out_is_marked_without_the_setting():
+    assert encoded(make_event(consent={"limited": True}))["data_processing_options"] == ["LDU"]
 
 
 def test_limited_data_use_is_off_by_default():
@@ -403,7 +474,7 @@ def test_limited_data_use_is_off_by_default():
     ],
 )
 def test_limited_data_use_is_located_by_setting_then_address_then_region(settings, event, expected):
-    result = make_sink(limited_data_use=True, **settings).encode(make_event(**event))
+    result = encode(make_sink(limited_data_use=True, **settings), make_event(**event))
 
     if expected is None:
         assert result == Skip("limited data use needs an IP address or a state")
@@ -494,12 +565,13 @@ def test_warnings_are_counted_and_never_quoted():
     [
         ({"events_received": 1}, Rejected("Meta counted fewer events", whole=True, detail="1 of 2")),
         ({"events_received": 0}, Rejected("Meta counted fewer events", whole=True, detail="0 of 2")),
-        ({"events_received": "2"}, Retry("HTTP 200 without a receipt")),
-        ({}, Retry("HTTP 200 without a receipt")),
-        ([], Retry("HTTP 200 without a receipt")),
-        (b"", Retry("HTTP 200 without a receipt")),
-        (b"<html>Sorry, something went wrong</html>", Retry("HTTP 200 without a receipt")),
-        (b'{"events_received": 2', Retry("HTTP 200 without a receipt")),
+        ({"events_received": True}, Retry("HTTP 200 without a receipt", unclear=True)),
+        ({"events_received": "2"}, Retry("HTTP 200 without a receipt", unclear=True)),
+        ({}, Retry("HTTP 200 without a receipt", unclear=True)),
+        ([], Retry("HTTP 200 without a receipt", unclear=True)),
+        (b"", Retry("HTTP 200 without a receipt", unclear=True)),
+        (b"<html>Sorry, something went wrong</html>", Retry("HTTP 200 without a receipt", unclear=True)),
+        (b'{"events_received": 2', Retry("HTTP 200 without a receipt", unclear=True)),
         (
             error(100, 2804050),
             Rejected("too little to match a person by", whole=True, detail="Meta error 100/2804050, fbtrace_id AbC-1"),
@@ -562,6 +634,36 @@ def test_the_code_decides(status, code, subcode, more, expected):
 
 
 @pytest.mark.parametrize(
+    ("status", "body", "unclear"),
+    [
+        (500, b"", True),
+        (502, b"<html>", True),
+        (504, {}, True),
+        (520, b"<html>", True),
+        (503, b"<html>", False),
+        (503, error(2), False),
+        (500, error(1), True),
+        (500, error(2), True),
+        (500, error("2"), True),
+        (500, error(99999), True),
+        (500, error(4), False),
+        (500, error(100, 2804003), False),
+        (500, error(190), False),
+        (200, error(2), True),
+        (400, error(2), False),
+        (400, error(99999), False),
+        (404, b"<html>", False),
+        (302, b"", False),
+        (429, b"", False),
+    ],
+)
+def test_whether_meta_took_the_events_is_left_open_only_where_nothing_says_it(status, body, unclear):
+    for outcome in make_sink().verdict(BATCH, answer(status, body)):
+        assert isinstance(outcome, Retry)
+        assert outcome.unclear is unclear
+
+
+@pytest.mark.parametrize(
     ("body", "reason", "detail"),
     [
         (error(190, 463), "the token is invalid or has expired", "Meta error 190/463, fbtrace_id AbC-1"),
@@ -573,7 +675,7 @@ def test_the_code_decides(status, code, subcode, more, expected):
 def test_reasons_are_words_of_ours_and_details_codes(body, reason, detail):
     (outcome, _) = make_sink().verdict(BATCH, answer(400, body))
 
-    assert not isinstance(outcome, Delivered)
+    assert not isinstance(outcome, Delivered | Accepted)
     assert (outcome.reason, outcome.detail) == (reason, detail)
 
 
@@ -581,7 +683,7 @@ def test_reasons_are_words_of_ours_and_details_codes(body, reason, detail):
 def test_throttling_is_told_from_trouble(code):
     (outcome, _) = make_sink().verdict(BATCH, answer(400, error(code)))
 
-    assert outcome == Retry("throttled", detail=f"Meta error {code}, fbtrace_id AbC-1")
+    assert outcome == Retry("throttled", detail=f"Meta error {code}, fbtrace_id AbC-1", throttled=True)
 
 
 @pytest.mark.parametrize(
@@ -598,8 +700,33 @@ def test_throttling_is_told_from_trouble(code):
 def test_a_throttled_caller_waits_as_long_as_the_usage_header_says(usage, after):
     response = answer(400, error(80004), X_Business_Use_Case_Usage=usage)
 
-    expected = Retry("throttled", after, "Meta error 80004, fbtrace_id AbC-1")
+    expected = Retry("throttled", after, "Meta error 80004, fbtrace_id AbC-1", throttled=True)
     assert make_sink().verdict(BATCH, response)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "used"),
+    [
+        ({}, 0.0),
+        ({"X_App_Usage": '{"call_count": 28, "total_time": 31, "total_cputime": 25}'}, 0.31),
+        (
+            {"X_Business_Use_Case_Usage": '{"1": [{"type": "ads_management", "call_count": 95, "total_time": 20}]}'},
+            0.95,
+        ),
+        (
+            {"X_Business_Use_Case_Usage": '{"1": [{"call_count": 5}, {"total_cputime": 7}], "2": [{"total_time": 9}]}'},
+            0.09,
+        ),
+        ({"X_App_Usage": '{"call_count": 50}', "X_Business_Use_Case_Usage": '{"1": [{"call_count": 60.5}]}'}, 0.605),
+        ({"X_App_Usage": '{"call_count": 250}'}, 1.0),
+        ({"X_App_Usage": '{"call_count": -1, "total_time": true, "total_cputime": "80"}'}, 0.0),
+        ({"X_App_Usage": "[80]", "X_Business_Use_Case_Usage": '{"1": [80], "2": {"call_count": 80}}'}, 0.0),
+        ({"X_App_Usage": "not json"}, 0.0),
+        ({"X_Business_Use_Case_Usage": '{"1": [{"estimated_time_to_regain_access": 90}]}'}, 0.0),
+    ],
+)
+def test_usage_is_the_highest_percentage_of_the_headers(headers, used):
+    assert make_sink().usage(answer(200, {}, **headers)) == pytest.approx(used)
 
 
 def test_a_request_that_is_too_large_is_split():

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaProducer
 
+from app import settings
 from app.demo import run
 from app.demo.balance import Reader
 
 PATIENCE = 60.0
+LOG_TAIL = 20_000  # characters of a process's log that a failure shows
 
 
 class System:
@@ -51,7 +53,8 @@ class System:
             return response.status, await response.text()
 
     async def journey(self, wanted: str, where: str = "view") -> dict[str, Any]:
-        status, text = await self.get(where, f"/events/{wanted}.json")
+        """As the tables have it; tests/system/test_view.py reads the whole of it."""
+        status, text = await self.get(where, f"/events/{wanted}.json?payloads=false")
         return {"status": status, **json.loads(text)}
 
     async def settled(self, wanted: str, where: str = "view") -> dict[str, Any]:
@@ -97,8 +100,42 @@ class System:
             await asyncio.gather(following, return_exceptions=True)
         return reader.books
 
+    async def reconfigure(self, text: str) -> None:
+        """Drained: all workers end, and start again with this configuration."""
+        workers = [child for child in self.demo.children if child.name.startswith("worker")]
+        for child in workers:
+            await self.ended(child)
+        path = self.demo.folder / "capistream.toml"
+        path.write_text(text)
+        self.demo.config = settings.parse(text, str(path))
+        for child in workers:
+            self.demo._spawn(child)
+        for child in workers:
+            await self.ready(child)
+
+    async def ended(self, child: run.Child) -> None:
+        """By SIGTERM, in good order."""
+        assert child.process is not None
+        child.process.terminate()
+        assert await asyncio.to_thread(child.process.wait) == 0
+
+    async def ready(self, child: run.Child) -> str:
+        """What it says when it is."""
+
+        async def answer() -> str:
+            async with self.http.get(child.ready) as response:
+                return await response.text() if response.status == 200 else ""
+
+        said: str = await eventually(answer, f"{child.name} is ready")
+        return said
+
     def log(self, child: str) -> str:
         return (self.demo.folder / f"{child}.log").read_text(errors="replace")
+
+    def logged(self, child: str, event: str) -> list[dict[str, Any]]:
+        """Its log lines of this kind."""
+        lines = (line for line in self.log(child).splitlines() if f'"{event}"' in line)
+        return [said for said in map(json.loads, lines) if said["event"] == event]
 
     def child(self, name: str) -> run.Child:
         return next(child for child in self.demo.children if child.name == name)
@@ -118,11 +155,20 @@ async def eventually(check: Callable[[], Any], what: str, patience: float = PATI
 
 
 @contextlib.asynccontextmanager
-async def running(kafka: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, workers: int = 1) -> AsyncIterator[System]:
+async def running(
+    kafka: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, workers: int = 1, more: str = ""
+) -> AsyncIterator[System]:
     monkeypatch.setenv("CAPISTREAM_BROKER", kafka.brokers)
     folder.mkdir(exist_ok=True)
     said: list[str] = []
-    demo = run.Demo(say=said.append, workers=workers, folder=folder)
+    demo = run.Demo(
+        say=said.append,
+        workers=workers,
+        folder=folder,
+        destinations=("meta", "ga4"),
+        ports=run.free_ports(),
+        more=more,
+    )
     try:
         await demo.start()
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
@@ -151,3 +197,17 @@ async def shared_system(_shared: run.Demo) -> AsyncIterator[System]:
     """A system that all tests of a module share: for tests that leave nothing behind that another would notice."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as http:
         yield System(_shared, http)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What the processes said goes with a failure: their folder is gone afterwards."""
+    report = yield
+    systems = [one for one in getattr(item, "funcargs", {}).values() if isinstance(one, System)]
+    if report.when == "call" and report.failed and systems:
+        for child in systems[0].demo.children:
+            with contextlib.suppress(OSError):
+                report.sections.append((f"{child.name}.log", systems[0].log(child.name)[-LOG_TAIL:]))
+    return report

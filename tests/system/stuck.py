@@ -22,6 +22,7 @@ health.LOOPS_MAX = 9.0
 parser = argparse.ArgumentParser()
 parser.add_argument("--config", type=Path, required=True)
 parser.add_argument("--web-port", type=int, required=True)
+parser.add_argument("--backfill", action="store_true")
 parser.add_argument("--restart", action="store_true")
 options = parser.parse_args()
 
@@ -63,6 +64,6 @@ async def break_it(request: web.Request) -> web.Response:
 if __name__ == "__main__":
     log.setup()
     uvloop.install()
-    pipeline = Pipeline(config)
+    pipeline = Pipeline(config, backfill=options.backfill)
     pipeline.app.on_web.append(lambda site: site.add_routes([web.post("/break/{how}", break_it)]))
     faust.Worker(pipeline.app, override_logging=False, loglevel="INFO").execute_from_commandline()

@@ -87,15 +87,21 @@ async def test_an_event_that_a_platform_cannot_match_is_skipped_with_the_reason(
     assert await letters(shared_system, "skip-1") == []
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     "switches",
     [
-        {"status_429": 0.7, "retry_after": 0, "seed": 1},
         {"throttle_400": 0.7, "seed": 1},
-        {"status_500": 0.7, "seed": 1},
-        {"html_error": 0.7, "seed": 1},
-        {"reset_before": 0.7, "seed": 1},
         {"reset_after": 0.7, "seed": 1},
+        *(
+            pytest.param(switches, marks=pytest.mark.long)
+            for switches in (
+                {"status_429": 0.7, "retry_after": 0, "seed": 1},
+                {"status_500": 0.7, "seed": 1},
+                {"html_error": 0.7, "seed": 1},
+                {"reset_before": 0.7, "seed": 1},
+            )
+        ),
     ],
     ids=lambda switches: next(iter(switches)),
 )

@@ -31,7 +31,13 @@ async def started(kafka: Any, folder: Path, *flags: str) -> AsyncIterator[run.De
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAPISTREAM_BROKER", kafka.brokers)
         program = [sys.executable, str(WORKER), *flags]
-        demo = run.Demo(say=lambda _: None, folder=folder, worker_program=program)
+        demo = run.Demo(
+            say=lambda _: None,
+            folder=folder,
+            worker_program=program,
+            destinations=("meta", "ga4"),
+            ports=run.free_ports(),
+        )
         try:
             await demo.start()
             yield demo

@@ -4,6 +4,7 @@ from typing import cast
 import pytest
 
 from app import keys
+from app.dead_letter import DeadLetter, Filed
 from app.demo.balance import Books
 from app.events import Event
 from tests.faults import strangers
@@ -47,3 +48,23 @@ def test_a_stranger_with_a_key_of_ours_is_no_copy(books):
 
     assert books.balanced()
     assert books.strangers == 1
+
+
+@pytest.mark.parametrize("before", ["parked", "rejected", "filtered", "held_back"])
+def test_what_was_not_sent_may_be_delivered_later(before):
+    books = Books(("meta",))
+
+    for outcome in (before, "delivered", before):
+        books.enter(
+            "receipts", b"a\x1fshop\x1fpurchase", json.dumps({"destination": "meta", "outcome": outcome}).encode()
+        )
+
+    assert set(books.outcomes["meta"].values()) == {"delivered"}
+
+
+def test_a_letter_that_was_replayed_is_a_letter_still(books):
+    letter = DeadLetter("normalize", "not_json", {"topic": "orders", "partition": 0, "offset": 1})
+    for row in (letter.row(1.0), Filed("normalize", "not_json", letter.origin, state="replayed").row(2.0)):
+        books.enter("dead", row[0], row[1])
+
+    assert (books.report()["dead_letters"], books.strangers) == ({"not_json": 1}, 0)

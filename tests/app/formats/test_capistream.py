@@ -1,4 +1,4 @@
-"""app/formats/capistream.py and the envelope around all formats: bodies to single events."""
+"""app/formats/capistream.py: bodies to single events."""
 
 import orjson
 import pytest
@@ -51,29 +51,6 @@ def test_an_event_that_is_no_object_is_of_the_wrong_type(format_name, one):
     with pytest.raises(BadEvent) as refused:
         formats.draft(format_name, one)
     assert (refused.value.reason, refused.value.field) == ("wrong_type", "")
-
-
-@pytest.mark.parametrize(
-    ("format_name", "body"),
-    [
-        ("capistream", EVENT),
-        ("capistream", [EVENT, EVENT]),
-        ("capistream", {"batch": [EVENT], "sent_at": 1}),
-        ("segment", {"type": "track", "event": "x"}),
-        ("segment", {"batch": [{"type": "track", "event": "x"}]}),
-        ("meta", {"data": [{"event_name": "Purchase"}]}),
-        ("meta", {"event_name": "Purchase"}),
-        ("ga4", {"client_id": "1.2", "events": [{"name": "login"}]}),
-    ],
-)
-def test_a_cloudevents_envelope_is_taken_off(format_name, body):
-    envelope = {"specversion": "1.0", "id": "A1", "source": "/shop", "type": "com.example.order", "data": body}
-
-    assert formats.split(format_name, envelope) == formats.split(format_name, body)
-
-
-def test_data_alone_is_no_envelope():
-    assert split({**EVENT, "data": {}}) == [{**EVENT, "data": {}}]
 
 
 @pytest.mark.parametrize(

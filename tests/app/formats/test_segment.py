@@ -454,6 +454,26 @@ def test_consent_travels_in_the_context(consent, expected):
     assert call == before
 
 
+# what Jitsu adds
+
+
+def test_jitsus_ids_are_taken():
+    ids = {"fbp": "fb.1.1.2", "fbc": None, "ga4": {"clientId": "1.2", "sessionIds": {"ABC1234567": "1795420000"}}}
+
+    found = segment.draft({"event": "x", "context": {"clientIds": ids}})
+
+    assert not isinstance(found, Ignored)
+    assert found["ids"] == {"fbp": "fb.1.1.2", "ga_client_id": "1.2", "ga_session_id": "1795420000"}
+
+
+@pytest.mark.parametrize("sessions", [{}, {"A": "1", "B": "2"}, [], "1", None])
+def test_of_several_sessions_none_is_taken(sessions):
+    found = segment.draft({"event": "x", "context": {"clientIds": {"ga4": {"sessionIds": sessions}}}})
+
+    assert not isinstance(found, Ignored)
+    assert "ids" not in found
+
+
 # batches
 
 

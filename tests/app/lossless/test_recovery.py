@@ -5,14 +5,14 @@ import asyncio
 import pytest
 from faust.tables.recovery import RebalanceAgain, ServiceStopped
 
+from app.bus import Bus
 from app.lossless import App
+from app.settings import Kafka
 
 
 @pytest.fixture
 def app(tmp_path):
-    return App(
-        "recovery", broker="aiokafka://127.0.0.1:1", store="rocksdb://", datadir=str(tmp_path), web_enabled=False
-    )
+    return App("recovery", Bus(Kafka(), "127.0.0.1:1"), store="rocksdb://", datadir=str(tmp_path), web_enabled=False)
 
 
 async def test_the_end_of_one_recovery_is_not_taken_for_the_end_of_the_next(app):

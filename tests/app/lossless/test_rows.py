@@ -16,8 +16,10 @@ from aiokafka.admin import NewTopic
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from rocksdict import Options, Rdict
 
+from app.bus import Bus
 from app.lossless import App, Rows
 from app.lossless.store import DAMAGED, IN_STEP
+from app.settings import Kafka
 from tests.app.lossless.test_ledger import VALUES, Bench, ended, finished, until
 
 NEVER = "600"
@@ -260,7 +262,7 @@ class Local:
 
     def __init__(self, folder):
         self.app = App(
-            "local", broker="aiokafka://127.0.0.1:1", store="rocksdb://", datadir=str(folder), topic_partitions=1
+            "local", Bus(Kafka(), "127.0.0.1:1"), store="rocksdb://", datadir=str(folder), topic_partitions=1
         )
         self.rows = Rows(self.app, "count", "")
         self.store = self.rows._table.data

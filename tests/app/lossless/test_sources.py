@@ -212,6 +212,33 @@ async def test_a_topic_shorter_than_what_was_committed_is_a_new_one_and_read_fro
     assert await bench.out() == Counter(VALUES)
 
 
+@pytest.mark.fault
+async def test_a_topic_that_is_deleted_while_its_batches_are_under_way_ends_no_worker_and_is_read_when_made_again(
+    bench,
+):
+    await bench.fill(VALUES)
+    worker = bench.start(1, "slow", "3")
+
+    async def begun() -> bool:
+        return "READY" in bench.log(1) and bool(await bench.admin.list_consumer_group_offsets(bench.prefix))
+
+    await until(begun)
+    await bench.admin.delete_topics([f"{bench.prefix}.in"])
+
+    async def revoked() -> bool:
+        return "revoked 4 partitions" in bench.log(1)  # with those of the changelog
+
+    await until(revoked)
+    await bench.admin.create_topics([NewTopic(f"{bench.prefix}.in", 2, 1)])
+    await bench.fill([b"again"])
+
+    async def read() -> bool:
+        return b"again" in await bench.out()
+
+    await until(read)
+    assert worker.poll() is None
+
+
 # -- compaction
 
 

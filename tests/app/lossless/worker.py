@@ -8,6 +8,7 @@ Started as a process of its own: python worker.py BROKER PREFIX FOLDER [FAULT], 
     slow SECONDS, lose-fetches                  each batch takes so long; each third fetch is lost
     once                                        values that the table knows are not copied again
     forget TEXT                                 rows whose key begins so are expired
+    from-end, from-time MILLISECONDS            where partitions begin of which nothing was committed yet
 
 LOOK_EVERY and DELETIONS_KEPT in the environment replace two constants of App, in seconds.
 """
@@ -24,17 +25,19 @@ from pathlib import Path
 import faust
 
 from app import log
+from app.bus import Bus
 from app.lossless import App, Batch, Rows
 from app.lossless.app import Transport
 from app.lossless.consumer import Consumer
 from app.lossless.lanes import agent
 from app.lossless.producer import Producer, Row
+from app.settings import Kafka
 
 broker, prefix, folder, *fault = sys.argv[1:]
 Path(folder).mkdir(parents=True, exist_ok=True)
 app = App(
     prefix,
-    broker=f"aiokafka://{broker}",
+    Bus(Kafka(), broker),
     store="rocksdb://",
     datadir=folder,
     topic_partitions=2,
@@ -106,6 +109,10 @@ class FaultyProducer(Producer):
 
 Transport.Producer = FaultyProducer
 
+if fault == ["from-end"]:
+    app.from_end.add(IN)
+elif fault[:1] == ["from-time"]:
+    app.from_time[IN] = int(fault[1])
 topic = app.topic(IN, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", partitions=2)
 agent(app, topic, copy, "copy")
 app.on_ready.append(lambda generation: print(f"READY {generation}", flush=True))

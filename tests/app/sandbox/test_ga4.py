@@ -1,4 +1,6 @@
-"""The emulated Measurement Protocol answers 204 to everything, and lists what GA4 would have dropped in silence."""
+"""The emulated GA4: by the Measurement Protocol it answers 204 to everything and lists what GA4 would have dropped in silence,
+by the Data Manager API it says so.
+"""
 
 import copy
 from typing import Any
@@ -9,7 +11,8 @@ import yarl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.sandbox.ga4 import check_envelope, check_event
+from app.sandbox import _google as google
+from app.sandbox.ga4 import ANALYTICS, check_envelope, check_event
 
 NOW = 1_795_420_900
 MICROS = 1_000_000
@@ -430,6 +433,168 @@ async def test_what_is_taken_and_could_be_better_is_warned_of(bench: Any, change
     assert [warning["field"] for warning in taken["warnings"]] == [field]
 
 
+# --- the Data Manager API -------------------------------------------------------------------------
+
+INGEST_URL = "/ga4/v1/events:ingest"
+BEARER = {"Authorization": "Bearer ya29.a-planted-token"}
+
+
+def ingested(**changes: Any) -> Any:
+    event = {
+        "eventName": "purchase",
+        "clientId": "1234567890.1699999999",
+        "userId": "customer-17",
+        "eventTimestamp": "2026-11-23T08:00:00.123Z",
+        "eventSource": "WEB",
+        "transactionId": "order-1001",
+        "currency": "USD",
+        "conversionValue": 59.98,
+        "userData": {"userIdentifiers": [{"emailAddress": HASH}]},
+        "consent": {"adUserData": "CONSENT_GRANTED"},
+        "eventDeviceInfo": {"userAgent": "Mozilla/5.0", "ipAddress": "203.0.113.7"},
+        "cartData": {
+            "couponCodes": ["WELCOME"],
+            "items": [
+                {
+                    "itemId": "SKU-1",
+                    "quantity": 2,
+                    "unitPrice": 29.99,
+                    "additionalItemParameters": [{"parameterName": "item_brand", "value": "Acme"}],
+                }
+            ],
+        },
+        "additionalEventParameters": [
+            {"parameterName": "session_id", "value": "1795420000"},
+            {"parameterName": "engagement_time_msec", "value": "1"},
+        ],
+    }
+    return changed(event, changes)
+
+
+async def ingest(bench: Any, *events: Any, headers: Any = BEARER, **around: Any) -> Any:
+    account = {"accountType": "GOOGLE_ANALYTICS_PROPERTY", "accountId": "123456789"}
+    sent = {
+        "destinations": [{"operatingAccount": account, "productDestinationId": "G-ABCDEF1234"}],
+        "encoding": "HEX",
+        "events": list(events or [ingested()]),
+    }
+    async with bench.client.post(INGEST_URL, json=changed(sent, around), headers=headers) as response:
+        return response.status, await response.json()
+
+
+async def test_an_event_is_queued_under_its_property(bench: Any) -> None:
+    status, answer = await ingest(bench)
+
+    assert (status, answer.keys()) == (200, {"requestId"})
+    (taken,) = await bench.accepted()
+    assert (taken["destination"], taken["event_name"], taken["event_id"]) == ("ga4:123456789", "purchase", "order-1001")
+    assert taken["warnings"] == []
+    async with bench.client.get(
+        "/ga4/v1/requestStatus:retrieve", params={"requestId": answer["requestId"]}, headers=BEARER
+    ) as response:
+        assert (await response.json())["requestStatusPerDestination"][0]["requestStatus"] == "SUCCESS"
+
+
+INGESTED_BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
+    "no name": ({"eventName": ABSENT}, "eventName", "REQUIRED_FIELD_MISSING"),
+    "a reserved name": ({"eventName": "session_start"}, "eventName", "RESERVED_NAME_USED"),
+    "a name with a space": ({"eventName": "my event"}, "eventName", "INVALID_EVENT_NAME"),
+    "no client": ({"clientId": ABSENT}, "clientId", "REQUIRED_FIELD_MISSING"),
+    "a client made up": ({"clientId": "0b0f1c2e-uuid"}, "clientId", "INVALID_ARGUMENT"),
+    "an app beside a client": ({"appInstanceId": "0" * 32}, "appInstanceId", "INVALID_ARGUMENT"),
+    "four days old": ({"eventTimestamp": "2026-11-19T08:00:00Z"}, "eventTimestamp", "EVENT_TIME_INVALID"),
+    "the future": ({"eventTimestamp": "2026-11-24T08:00:00Z"}, "eventTimestamp", "EVENT_TIME_INVALID"),
+    "not on the web": ({"eventSource": "IN_STORE"}, "eventSource", "EVENT_SOURCE_AND_DESTINATION_MISMATCH"),
+    "a purchase without its number": ({"transactionId": ABSENT}, "transactionId", "REQUIRED_FIELD_MISSING"),
+    "a click id": ({"adIdentifiers": {"gclid": "x"}}, "adIdentifiers", "INVALID_ARGUMENT"),
+    "a number as a parameter": (
+        {"additionalEventParameters__0__value": 1795420000},
+        "additionalEventParameters[0].value",
+        "INVALID_ARGUMENT",
+    ),
+    "a session in words": (
+        {"additionalEventParameters__0__value": "today"},
+        "additionalEventParameters[0].value",
+        "INVALID_ARGUMENT",
+    ),
+    "a parameter twice": (
+        {"additionalEventParameters__1__parameterName": "session_id"},
+        "additionalEventParameters[1].parameterName",
+        "INVALID_ARGUMENT",
+    ),
+    "a reserved parameter": (
+        {"additionalEventParameters__1__parameterName": "ga_x"},
+        "additionalEventParameters[1].parameterName",
+        "RESERVED_NAME_USED",
+    ),
+    "a parameter that has a field": (
+        {"additionalEventParameters__1__parameterName": "currency"},
+        "additionalEventParameters[1].parameterName",
+        "INVALID_ARGUMENT",
+    ),
+    "a long parameter": (
+        {"additionalEventParameters": [{"parameterName": "note", "value": "x" * 101}]},
+        "additionalEventParameters[0].value",
+        "FIELD_VALUE_TOO_LONG",
+    ),
+    "too many parameters": (
+        {"additionalEventParameters": [{"parameterName": f"p{n}", "value": "x"} for n in range(26)]},
+        "additionalEventParameters",
+        "TOO_MANY_ELEMENTS",
+    ),
+    "an item of nothing": ({"cartData__items__0__itemId": ABSENT}, "cartData.items[0]", "INVALID_ARGUMENT"),
+    "the other product's id": (
+        {"cartData__items__0__merchantProductId": "SKU-1"},
+        "cartData.items[0].merchantProductId",
+        "INVALID_ARGUMENT",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "field", "code"), INGESTED_BROKEN.values(), ids=INGESTED_BROKEN.keys())
+async def test_each_broken_rule_is_told(bench: Any, changes: dict[str, Any], field: str, code: str) -> None:
+    status, answer = await ingest(bench, ingested(), ingested(**changes))
+
+    assert status == 400
+    assert code in str(answer)
+    assert (await reasons(bench)).get(f"events[1].{field}") == code
+    assert await bench.accepted() == []
+
+
+@pytest.mark.parametrize(
+    ("around", "field"),
+    [
+        (
+            {"destinations__0__operatingAccount__accountType": "GOOGLE_ADS"},
+            "destinations[0].operatingAccount.accountType",
+        ),
+        ({"destinations__0__operatingAccount__accountId": "shop"}, "destinations[0].operatingAccount.accountId"),
+        ({"destinations__0__productDestinationId": "111"}, "destinations[0].productDestinationId"),
+    ],
+)
+async def test_a_destination_is_a_stream_of_a_property(bench: Any, around: dict[str, Any], field: str) -> None:
+    assert (await ingest(bench, **around))[0] == 400
+    assert field in await reasons(bench)
+
+
+async def test_by_the_data_manager_api_a_token_is_looked_at(bench: Any) -> None:
+    assert (await ingest(bench, headers={}))[0] == 401
+
+
+async def test_by_the_data_manager_api_only_a_purchase_is_recognised(bench: Any) -> None:
+    for name in ("purchase", "purchase", "refund", "refund"):
+        await ingest(bench, ingested(eventName=name))
+
+    assert [one["duplicate"] for one in await bench.accepted()] == [False, True, False, False]
+
+
+async def test_an_event_without_session_is_warned_of(bench: Any) -> None:
+    await ingest(bench, ingested(additionalEventParameters=ABSENT))
+
+    (taken,) = await bench.accepted()
+    assert len(taken["warnings"]) == 2
+
+
 # --- anything at all ----------------------------------------------------------------------------
 
 json = st.recursive(
@@ -449,3 +614,13 @@ def test_no_value_of_any_field_breaks_the_checks(field: str, value: Any) -> None
     events = broken["events"] if isinstance(broken["events"], list) else [broken["events"]]
     for event in events:
         list(check_event(event, "events[0]", NOW, is_app=False))
+
+
+@given(
+    field=st.sampled_from([*ingested(), "cartData__items", "additionalEventParameters__0__parameterName"]), value=json
+)
+def test_no_value_of_any_field_breaks_the_other_checks(field: str, value: Any) -> None:
+    around = google._Around(ANALYTICS, NOW, "HEX", frozenset(), "G-ABCDEF1234")
+
+    for problem in google._checked(ingested(**{field: value}), "events[0]", around).problems:
+        assert problem.reason

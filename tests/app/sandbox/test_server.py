@@ -303,6 +303,9 @@ async def test_faults_are_shown_set_and_cleared(bench: Any) -> None:
         ({"destination": "meta", "seed": "a"}, "seed"),
         ({"destination": "meta", "partial": 0.5}, "partial"),
         ({"destination": "ga4", "throttle_400": 0.5}, "throttle_400"),
+        ({"destination": "meta", "queue_s": 5}, "queue_s"),
+        ({"destination": "google_ads", "queue_s": -1}, "queue_s"),
+        ({"destination": "google_ads", "throttle_400": 1}, "throttle_400"),
     ],
 )
 async def test_a_switch_that_cannot_be_set_is_named_and_changes_nothing(

@@ -1,0 +1,50 @@
+"""What the collector gives to routes of other modules: events taken in and kept, and answers that every client understands."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+from aiohttp import web
+
+from app.events import Json
+from app.normalize import Result
+from app.settings import Settings
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The events of one request, not written yet."""
+
+    results: Sequence[Result]
+    received: int  # Unix milliseconds
+    request: str  # its id
+
+
+class Door(Protocol):
+    settings: Settings
+
+    def visitor(self, request: web.Request) -> Json:
+        """What the connection says of the browser: `ip` and `user_agent`, where they are known."""
+
+    def take(self, body: Any, site: str, format_name: str, visitor: Json | None, *, gpc: bool = False) -> Taken:
+        """Normalise a body for this site. Events of a visitor are the pixel's, without one they are a server's."""
+
+    async def keep(self, taken: Taken) -> web.Response:
+        """Write it. 200 when Kafka has all that could be taken, 400 when nothing could, 503 when Kafka does not answer."""
+
+
+def as_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(body=orjson.dumps(value), status=status, content_type="application/json", headers=headers)
+
+
+def problem(
+    status: int, reason: str, field: str, detail: str, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """`code` and `message` are for the SDKs of Segment and RudderStack: without them the latter takes any refusal for an outage,
+    and sends ten times what can never be taken.
+    """
+    error = {"reason": reason, "field": field, "detail": detail}
+    said = f"{field} {detail}".strip()
+    body = {"success": False, "code": reason, "message": said, "error": {k: v for k, v in error.items() if v}}
+    return as_json(body, status, headers)

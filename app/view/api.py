@@ -1,0 +1,489 @@
+"""The pages' JSON, as types, and the OpenAPI document that is made of them. A test holds real answers against it.
+
+https://spec.openapis.org/oas/v3.1.1.html
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import ConfigDict, Field, TypeAdapter
+from typing_extensions import TypedDict
+
+from app.events import Json
+
+
+def _doc(text: str) -> Any:
+    return Field(description=text)
+
+
+_STRICT = ConfigDict(extra="forbid")
+_State = Annotated[
+    str,
+    _doc(
+        "delivered, accepted (the platform tells later), shadowed, rejected, skipped, held_back, filtered, erased; queued, held or "
+        "halted while it waits; parked: it is not sent unless something comes that confirms it"
+    ),
+]
+_When = Annotated[str, _doc("ISO 8601, UTC")]
+
+
+class Problem(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    error: Annotated[str, _doc("What is wrong, in a sentence")]
+
+
+class Standing(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    platform: str
+    mode: Literal["off", "shadow", "live"]
+    halted: Annotated[str, _doc("Why it sends nothing; empty: it does")]
+
+
+class Index(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    destinations: Annotated[dict[str, Standing], _doc("By name, as this worker sees them")]
+
+
+class Origin(TypedDict, total=False):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    topic: str
+    partition: int
+    offset: int
+    request: Annotated[str, _doc("The collector's id of the request")]
+
+
+class Copy(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    source: Literal["pixel", "server", "app", "offline", "crm"]
+    received: Annotated[_When, _doc("Record time")]
+    event_id: str
+    offset: Annotated[int, _doc("In <prefix>.events; -1: not known")]
+    origin: Annotated[Origin, _doc("Where it was read")]
+    arrived: NotRequired[Annotated[_When, _doc("When it was appended to <prefix>.events")]]
+    gap: NotRequired[Annotated[float, _doc("Seconds after the first copy")]]
+    part: NotRequired[
+        Annotated[
+            Literal["held", "merged", "repeat", "late", ""],
+            _doc("What part it has in the conversion; empty: not known any more"),
+        ]
+    ]
+
+
+class FieldRow(TypedDict):
+    """A field of the copies and of the merged event. Values are as the page shows them: shortened, or masked."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    field: Annotated[str, _doc("Path in the event")]
+    copies: Annotated[list[str | None], _doc("What each copy says, in the order of `copies`")]
+    differ: Annotated[bool, _doc("Do copies contradict each other?")]
+    merged: NotRequired[str]
+    taken_from: NotRequired[Annotated[list[int], _doc("Copies that the merged value is from, counted from 1")]]
+
+
+class Decision(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    how: Literal["complete", "no_hold", "hold_ended", "unconfirmed", "erased"]
+    at: _When
+
+
+class Named(TypedDict, total=False):
+    """What became of it under one of the platform's names."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    state: _State
+    name: Annotated[str, _doc("The platform's name for the event")]
+    at: _When
+    attempts: int
+    reason: str
+    detail: str
+    next_try: Annotated[_When, _doc("The next attempt, at the earliest")]
+    under_way: Annotated[bool, _doc("A request with it is under way")]
+    set_aside: Annotated[bool, _doc("It failed while others passed, and no longer holds them up")]
+    traces: Annotated[list[int], _doc("Offsets in <prefix>.trace; without payloads")]
+
+
+class Route(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    state: Annotated[str, _doc("queued, held_back, filtered, parked, erased")]
+    reason: NotRequired[str]
+
+
+class Consent(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    verdict: Literal["allowed", "denied", "not asked"]
+    basis: Annotated[str, _doc("The signals that it was judged by")]
+
+
+class BrowserTag(TypedDict):
+    """The platform's own tag in the browser, as the pixel reported it."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    expected: Annotated[Literal["none", "same_id"], _doc("The setting browser_tag")]
+    ran: NotRequired[bool]
+    event_id: NotRequired[str]
+    verdict: Literal["not reported", "did not run", "same id", "another id", "id not reported"]
+
+
+class Sent(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    method: str
+    url: str
+    body: Annotated[str, _doc("For this event alone, with secrets masked")]
+    cut: bool
+
+
+class Attempt(TypedDict, total=False):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    at: _When
+    name: str
+    attempt: Annotated[int, _doc("Counted from 1")]
+    events: Annotated[int, _doc("In the same request")]
+    seconds: float
+    status: Annotated[int, _doc("HTTP status; absent: no answer")]
+    answer: str
+    outcome: str
+    reason: str
+    request: Sent
+
+
+class There(Named, total=False):
+    """What became of it at one destination; of several names the worst."""
+
+    names: list[Named]
+    route: Route
+    consent: Consent
+    browser_tag: BrowserTag
+    attempts_kept: Annotated[
+        list[Attempt], _doc("Those of <prefix>.trace that are retained; of equal failures in a row the first")
+    ]
+    replay: Annotated[bool, _doc("Can it be sent again, by POST /events/{id}/replay?")]
+
+
+class Conversion(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    id: str
+    site: str
+    event_name: str
+    apart: Annotated[str, _doc("Tells it from other conversions with this id")]
+    partition: int
+    state: Literal["held", "parked", "closed"]
+    copies: list[Copy]
+    received: Annotated[int, _doc("Copies, repeats and late ones included")]
+    people: Annotated[int, _doc("Different people under this id")]
+    hot: Annotated[bool, _doc("So many people have this id that it is taken for a placeholder")]
+    revisions: int
+    records: Annotated[list[int], _doc("Offsets in <prefix>.conversions")]
+    decision: NotRequired[Decision]
+    waits_for: NotRequired[Literal["confirmation", "copies"]]
+    held_until: NotRequired[_When]
+    seconds_left: NotRequired[float]
+    destinations: dict[str, There]
+    fields: NotRequired[list[FieldRow]]
+    preview: NotRequired[Annotated[bool, _doc("The merged event is as it would be by now, or not known")]]
+    why_not: NotRequired[Annotated[str, _doc("Why nothing of what is in topics is told")]]
+
+
+class Journey(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    id: str
+    conversions: Annotated[
+        list[Conversion],
+        _doc("All that have this id, as event id, order number or alias. Only the first 5 with payloads"),
+    ]
+    workers_asked: int
+    workers_silent: Annotated[int, _doc("More than 0: there may be more")]
+    since: NotRequired[
+        Annotated[_When, _doc("What was received before this may not be known. Absent: all that ever was")]
+    ]
+
+
+class Replayed(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    destination: str
+    replayed: Annotated[int, _doc("Dead letters that are sent again")]
+    not_replayed: Annotated[list[str], _doc("Why others are not")]
+
+
+class Record(TypedDict, total=False):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    time: Annotated[int, _doc("Unix milliseconds")]
+    who: str
+    what: str
+    object: str
+
+
+class Audited(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    topic: str
+    records: Annotated[list[Record], _doc("The newest first")]
+
+
+class Letter(TypedDict, total=False):
+    """A dead letter: docs/topics.md."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    id: str
+    time: _When
+    place: Annotated[str, _doc("The destination, the topic that it was read from, or the collector")]
+    stage: str
+    reason: str
+    field: str
+    detail: str
+    destination: str
+    name: Annotated[str, _doc("The platform's name for the event")]
+    event_id: str
+    event_name: str
+    attempts: int
+    index: Annotated[int, _doc("Which event of its record")]
+    origin: Annotated[dict[str, str | int], _doc("Where it was read")]
+    state: Annotated[Literal["replayed", "dropped"], _doc("Absent: it waits")]
+    at: _When
+    by: str
+
+
+class Group(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    reason: str
+    place: str
+    destination: str
+    letters: int
+
+
+class DeadLetters(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    total: int
+    groups: list[Group]
+    letters: Annotated[list[Letter], _doc("The newest 200 at most, the newest first")]
+
+
+class OneLetter(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    letter: Letter
+    why_not: Annotated[str, _doc("Why it cannot be replayed; empty: it can")]
+
+
+class NotDone(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    why: str
+    letters: int
+
+
+class Work(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    work: Annotated[str, _doc("For /dead/work/{work}.json of the same worker")]
+    what: Literal["replay", "drop"]
+    total: int
+    done: int
+    not_done: list[NotDone]
+    failed: Annotated[str, _doc("What ended it before its time; empty: nothing")]
+    finished: bool
+
+
+class LettersForm(TypedDict, total=False):
+    """Which letters: those named, or all that wait and fit."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    letter: Annotated[list[str], _doc("Ids, or how they begin")]
+    reason: str
+    destination: str
+    event_id: str
+
+
+class AtWorker(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    worker: str
+    state: str
+    reason: str
+
+
+class Destination(TypedDict):
+    """Counts are of all workers that answered, since each of them began."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    platform: str
+    mode: Literal["off", "shadow", "live"]
+    max_age: Annotated[int, _doc("Seconds up to which it takes events")]
+    api_version: str
+    sunset: Annotated[str, _doc("When this version stops to answer; empty: not known")]
+    rate: Annotated[float, _doc("Requests a second, of all workers; 0: nothing is known")]
+    guard: list[str]
+    state: Annotated[
+        str, _doc("ok, slow, retrying, halted, paused, or unknown where no worker answered; that of the worst worker")
+    ]
+    reason: str
+    paused: Annotated[bool, _doc("By an order of somebody, or of a guard")]
+    by: NotRequired[str]
+    since: NotRequired[_When]
+    waiting: int
+    in_flight: Annotated[int, _doc("Requests")]
+    parked: Annotated[int, _doc("Events that failed while others passed, and are tried again")]
+    lag: Annotated[int, _doc("Records of its topic that are not finished")]
+    oldest: Annotated[float, _doc("Seconds since the oldest waiting event happened; 0: none waits")]
+    spent: Annotated[float, _doc("The largest part of its maximum age that a waiting event has waited")]
+    without_topic: bool
+    answers: Annotated[dict[str, int], _doc("Requests by HTTP status; 0: no answer")]
+    outcomes: dict[str, int]
+    latency: Annotated[dict[str, float | None], _doc("p50, p95, p99 in seconds, at most; null: over 10 s")]
+    workers: list[AtWorker]
+
+
+class Destinations(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    destinations: dict[str, Destination]
+    workers_asked: int
+    workers_silent: int
+
+
+class Ordered(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    destination: str
+    paused: bool
+
+
+class OrderForm(TypedDict, total=False):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    reason: Annotated[str, _doc("Needed for a pause")]
+    accept: Annotated[Literal["yes"], _doc("Resume although it rejects one event after the other")]
+
+
+class ReplayForm(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    destination: str
+    site: str
+    event_name: str
+    apart: NotRequired[str]
+
+
+#: Name in the document -> type.
+TYPES: Mapping[str, Any] = {
+    "Problem": Problem, "Index": Index, "Journey": Journey, "Audited": Audited, "Replayed": Replayed, "ReplayForm": ReplayForm,
+    "DeadLetters": DeadLetters, "OneLetter": OneLetter, "Work": Work, "LettersForm": LettersForm, "Destinations": Destinations,
+    "Ordered": Ordered, "OrderForm": OrderForm,
+}  # fmt: skip
+
+
+def _query(name: str, text: str, **schema: Any) -> Json:
+    return {"name": name, "in": "query", "description": text, "schema": {"type": "string", **schema}}
+
+
+_ID: Json = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "Event id, order number, or another copy's event id",
+}
+_WHICH = [
+    _query("site", "Only conversions of this site"),
+    _query("name", "Only those of this event name"),
+    _query("apart", "Only the one that is set apart by this"),
+    _query("payloads", "false: only what the tables know, which is faster", enum=["true", "false"]),
+]
+
+
+_LETTERS = [
+    _query("reason", "Only letters with this reason"),
+    _query("destination", "Only those of this destination"),
+    _query("event_id", "Only those of this event"),
+    _query("state", "all: replayed and dropped ones, too", enum=["all"]),
+]
+
+
+def _path(name: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def document() -> Json:
+    """The whole of it."""
+    schemas: Json = {}
+    for name, of_type in TYPES.items():
+        schema = TypeAdapter(of_type).json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
+        schemas |= schema.pop("$defs", {})
+        schemas[name] = schema
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "capistream",
+            "version": "1",
+            "description": "What the pages of a worker show, for programs. Every worker answers for all of them. Log in with "
+            "`Authorization: Bearer` and a token of `[view.tokens]`.",
+        },
+        "security": [{"token": []}],
+        "paths": {
+            "/index.json": {"get": _operation("Destinations as this worker sees them", "Index")},
+            "/events/{id}.json": {
+                "get": _operation("What became of an id", "Journey", [_ID, *_WHICH], more={"404": "Journey"})
+            },
+            "/events/{id}/replay": {
+                "post": _operation(
+                    "Send again what a destination rejected. For operators", "Replayed", [_ID], body="ReplayForm"
+                )
+            },
+            "/destinations.json": {"get": _operation("How destinations do, at all workers", "Destinations")},
+            "/destinations/{name}/pause": {
+                "post": _operation(
+                    "Send nothing there until it is resumed. For operators",
+                    "Ordered",
+                    [_path("name")],
+                    body="OrderForm",
+                )
+            },
+            "/destinations/{name}/resume": {
+                "post": _operation("Go on. For operators", "Ordered", [_path("name")], body="OrderForm")
+            },
+            "/dead.json": {
+                "get": _operation("Dead letters, by reason and the newest of them", "DeadLetters", _LETTERS)
+            },
+            "/dead/{letter}.json": {
+                "get": _operation("One dead letter", "OneLetter", [_path("letter")], more={"404": "Problem"})
+            },
+            "/dead/replay": {"post": _operation("Replay dead letters. For operators", "Work", body="LettersForm")},
+            "/dead/drop": {"post": _operation("Drop dead letters. For operators", "Work", body="LettersForm")},
+            "/dead/work/{work}.json": {
+                "get": _operation(
+                    "How far a replay is. For operators", "Work", [_path("work")], more={"404": "Problem"}
+                )
+            },
+            "/audit.json": {"get": _operation("Who looked at what, and did what. For operators", "Audited")},
+        },
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(
+    text: str,
+    answer: str,
+    parameters: list[Json] | None = None,
+    *,
+    body: str = "",
+    more: Mapping[str, str] | None = None,
+) -> Json:
+    answers = {"200": answer, "401": "Problem", "403": "Problem", "503": "Problem", **(more or {})}
+    said: Json = {
+        "summary": text,
+        "responses": {
+            status: {"description": _STATUS[status], "content": {"application/json": {"schema": _ref(name)}}}
+            for status, name in answers.items()
+        },
+    }
+    if parameters:
+        said["parameters"] = parameters
+    if body:
+        said["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(body)}}}
+    return said
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_STATUS = {
+    "200": "Here it is",
+    "401": "No token, or none that is known",
+    "403": "Not with this role",
+    "404": "Nothing is known of it",
+    "503": "Not now: the worker has just begun, or Kafka does not answer",
+}

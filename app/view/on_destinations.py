@@ -1,0 +1,98 @@
+"""The page about destinations: how each does at all workers, pause and resume."""
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from aiohttp import web
+
+from app import control
+from app.control import Order
+from app.errors import CapistreamError
+from app.events import Json
+from app.view import peers, standing
+from app.view.audit import Deed
+from app.view.lookup import iso
+from app.view.site import HEADERS, Call, Page, Site, as_json
+
+if TYPE_CHECKING:
+    from agents.deliver import Deliver
+    from app.main import Pipeline
+
+LONGEST = 200  # characters of a reason
+
+
+class Destinations:
+    def __init__(self, pipeline: "Pipeline", site: Site) -> None:
+        self.pipeline, self.site, self.audit = pipeline, site, site.audit
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            self.site.route("GET", "/destinations{json:(\\.json)?}", "viewer", self.all),
+            self.site.route("POST", "/destinations/{name}/{do:pause|resume}", "operator", self.order),
+            self.site.peers("/local/destinations.json", self.local),
+        ]
+
+    async def all(self, call: Call) -> Page:
+        answers = await peers.ask(self.pipeline, self.site.access, "/local/destinations.json")
+        told = [(peers.address(self.pipeline), standing.here(self.pipeline))]
+        told += [(worker, answer) for worker, answer in answers.items() if answer is not None]
+        said: Json = {
+            "destinations": {
+                name: _configured(one) | standing.together(told, name) | self._ordered(name)
+                for name, one in self.pipeline.deliver.items()
+            },
+            "workers_asked": 1 + len(answers),
+            "workers_silent": sum(answer is None for answer in answers.values()),
+        }
+        done = {"pause": "is paused", "resume": "goes on"}.get(call.request.query.get("done", ""), "")
+        name = call.request.query.get("name", "")
+        return Page(
+            "destinations.html", said, more={"done": f"{name} {done}" if done and name in self.pipeline.deliver else ""}
+        )
+
+    def _ordered(self, name: str) -> Json:
+        """Who paused it, if somebody did."""
+        order = self.pipeline.control.last(name)
+        if order is None or not order.paused:
+            return {"paused": False}
+        return {
+            "paused": True,
+            "state": "paused",
+            "reason": order.reason or "paused",
+            "by": order.by,
+            "since": iso(order.at),
+        }
+
+    async def order(self, call: Call) -> Page | web.StreamResponse:
+        name, do = call.request.match_info["name"], call.request.match_info["do"]
+        if name not in self.pipeline.deliver:
+            raise CapistreamError(
+                f"no destination is called so; there are {', '.join(self.pipeline.deliver) or 'none'}"
+            )
+        reason, accept = call.field("reason").strip()[:LONGEST], call.field("accept") == "yes"
+        if do == "pause" and not reason:
+            raise CapistreamError("reason: say why, for whoever finds it paused")
+        more = {"reason": reason} if do == "pause" else {"accept": accept} if accept else {}
+        await self.audit.must_note(call.who, call.address, Deed(f"{do} of a destination", name, more))
+        order = Order(name, paused=do == "pause", reason=reason, by=call.who.name, at=control.now(), accept=accept)
+        await control.give(self.pipeline.settings, [order])
+        if call.as_json:
+            return as_json({"destination": name, "paused": order.paused})
+        raise web.HTTPSeeOther(f"/destinations?done={do}&name={quote(name)}", headers=HEADERS)
+
+    async def local(self, _request: web.Request) -> web.Response:
+        """For the other workers."""
+        return as_json(standing.here(self.pipeline))
+
+
+def _configured(one: "Deliver") -> Json:
+    limits, guard = one.sink.limits, one.settings.guard
+    return {
+        "platform": one.sink.title,
+        "mode": one.settings.mode,
+        "max_age": limits.max_age,
+        "api_version": limits.api_version,
+        "sunset": limits.sunset.isoformat() if limits.sunset else "",
+        "rate": one.settings.rate or limits.rate or 0,
+        "guard": [name for name, on in (("highest", guard.highest), ("rate", guard.rate), ("mean", guard.mean)) if on],
+    }

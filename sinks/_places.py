@@ -1,0 +1,28 @@
+"""States and ZIP codes of the USA, which several platforms want written the same way."""
+
+import re
+
+from app.identity import letters_only
+
+_US_STATES = (
+    "al alabama|ak alaska|az arizona|ar arkansas|ca california|co colorado|ct connecticut|de delaware|"
+    "dc district of columbia|fl florida|ga georgia|hi hawaii|id idaho|il illinois|in indiana|ia iowa|ks kansas|"
+    "ky kentucky|la louisiana|me maine|md maryland|ma massachusetts|mi michigan|mn minnesota|ms mississippi|"
+    "mo missouri|mt montana|ne nebraska|nv nevada|nh new hampshire|nj new jersey|nm new mexico|ny new york|"
+    "nc north carolina|nd north dakota|oh ohio|ok oklahoma|or oregon|pa pennsylvania|pr puerto rico|"
+    "ri rhode island|sc south carolina|sd south dakota|tn tennessee|tx texas|ut utah|vt vermont|va virginia|"
+    "wa washington|wv west virginia|wi wisconsin|wy wyoming"
+)
+_US_CODES = {name: code for code, _, name in (state.partition(" ") for state in _US_STATES.split("|"))}
+
+
+def us_state(region: str) -> str:
+    """Two lower-case letters, from a code (CA, US-CA) or a name; an empty text where it is neither."""
+    text = letters_only(region.replace("-", " "), digits=True).removeprefix("us ")
+    return text if re.fullmatch("[a-z]{2}", text) else _US_CODES.get(text, "")
+
+
+def us_zip(postal_code: str) -> str:
+    """Five digits, without the four that may follow; an empty text where it is no ZIP code."""
+    match = re.fullmatch(r"([0-9]{5})(?:[ -]?[0-9]{4})?", postal_code.strip())
+    return match[1] if match else ""

@@ -1,0 +1,33 @@
+"""app/collector/cors.py: which pages of other origins may read our answers."""
+
+import pytest
+
+from app.collector.cors import headers
+
+SHOP = "https://www.shop.example"
+
+
+def allowed(origin: str, *, fetched: str = "", origins: tuple[str, ...] = ("*",)) -> tuple[str | None, bool]:
+    found = headers({"Origin": origin, "Sec-Fetch-Site": fetched} if origin else {}, origins)
+    return found.get("Access-Control-Allow-Origin"), "Access-Control-Allow-Credentials" in found
+
+
+@pytest.mark.parametrize(
+    ("origin", "fetched", "origins", "expected"),
+    [
+        ("", "", ("*",), (None, False)),
+        (SHOP, "cross-site", ("*",), ("*", False)),
+        (SHOP, "", ("*",), ("*", False)),
+        (SHOP, "same-site", ("*",), (SHOP, True)),
+        (SHOP, "cross-site", (SHOP,), (SHOP, True)),
+        (SHOP, "same-site", ("https://other.example",), (None, False)),
+        ("https://www.shop.example.evil", "cross-site", (SHOP,), (None, False)),
+        ("null", "cross-site", (SHOP,), (None, False)),
+    ],
+)
+def test_cookies_come_from_listed_pages_and_those_of_our_own_site(origin, fetched, origins, expected):
+    assert allowed(origin, fetched=fetched, origins=origins) == expected
+
+
+def test_an_answer_that_depends_on_the_origin_says_so():
+    assert headers({"Origin": SHOP}, ["*"])["Vary"] == "Origin"

@@ -1,0 +1,240 @@
+"""app/redaction.py: what is found in free text, what is left alone, and how much of a page's address is kept."""
+
+import base64
+import time
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app import redaction
+from app.identity import REDACTED
+from app.redaction import masked, named, page
+
+EMAIL = "ada.lovelace+shop@example.com"
+BASE64 = base64.b64encode(EMAIL.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # e-mail: the rest is in test_identity.py
+        (f"thanks {EMAIL}!", "thanks [redacted]!"),
+        ("ada&#64;example.com", "[redacted]"),
+        ("ada&commat;example.com, ada&#x40;example.com", "[redacted], [redacted]"),
+        ('{"a":"ada\\u0040example.com"}', '{"a":"[redacted]"}'),
+        ("ada\ufe6bexample.com ada@example\u3002com ada%EF%BC%A0example.com", "[redacted] [redacted] [redacted]"),
+        ("ada@xn--mller-kva.example", "[redacted]"),
+        ("a@b.example;c=ada@example.com", "[redacted];c=[redacted]"),
+        (f"?e={BASE64}&x=1", "?e=[redacted]&x=1"),
+        (f"/u/{BASE64.rstrip('=')}/orders", "/u/[redacted]/orders"),
+        ("t=" + base64.urlsafe_b64encode(b'{"mail":"ada@example.com","n":"\xc3\xbf"}').decode(), "t=[redacted]"),
+        # phone, with a country
+        ("call +49 30 123456 now", "call [redacted] now"),
+        ("order +4930123456 x", "order [redacted] x"),
+        ("tel:+44-7700-900123", "tel:[redacted]"),
+        ("0033 6 12 34 56 78", "[redacted]"),
+        ("?q=%2B49%2030%20123456&y", "?q=[redacted]&y"),
+        ("?q=+1+650+555+1212", "?q=[redacted]"),
+        ("?next=%3Fq%3D%2B4930123456", "?next=%3Fq%3D[redacted]"),
+        ("＋４９３０１２３４５６", "[redacted]"),
+        # phone, as people of some countries group it
+        ("(030) 1234-5678, mornings", "[redacted], mornings"),
+        ("030/1234567 or 0171 1234567", "[redacted] or [redacted]"),
+        ("06 12 34 56 78", "[redacted]"),
+        ("01.23.45.67.89", "[redacted]"),
+        ("07700 900123", "[redacted]"),
+        ("(11) 91234-5678", "[redacted]"),
+        ("650-555-1212, 1 (650) 555 1212", "[redacted], [redacted]"),
+        ("?q=0171%201234567", "?q=[redacted]"),
+        # cards, accounts, social security
+        ("4111 1111 1111 1111", "[redacted]"),
+        ("card 5500-0000-0000-0004.", "card [redacted]."),
+        ("378282246310005", "[redacted]"),
+        ("DE89 3704 0044 0532 0130 00 thanks", "[redacted] thanks"),
+        ("GB29NWBK60161331926819", "[redacted]"),
+        ("?q=DE89+3704+0044+0532+0130+00", "?q=[redacted]"),
+        # what shows only when it is decoded
+        ("?q=%25280151%2529%25201234-5678&x=%2525", "?q=[redacted]&x=%2525"),
+        ("?q=%2544%2545%2538%2539370400440532013000", "?q=[redacted]"),
+        ("ssn 123-45-6789", "ssn [redacted]"),
+        # by the name of a parameter, or of a member of JSON
+        ("/thanks?first_name=Ada&plan=gold", "/thanks?first_name=[redacted]&plan=gold"),
+        ("/thanks;name=shirt;lastName=Lovelace#phone=030123456", "/thanks;name=shirt;lastName=[redacted]#phone=[redacted]"),
+        ("?next=%2Fa%3FfirstName%3DAda%26b%3D1", "?next=%2Fa%3FfirstName%3D[redacted]%26b%3D1"),
+        ("first_name=Ada", "first_name=[redacted]"),
+        ('{"first_name": "Ada \\"A\\"", "plan":"gold"}', '{"first_name": "[redacted]", "plan":"gold"}'),
+    ],
+)  # fmt: skip
+def test_what_is_personal_is_masked(text, expected):
+    assert masked(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "Shirt, red", "SKU-1", "50% off", "1 + 1 = 2", "order 4930123456", "1234567890.1699999999",
+        "fb.1.1795420000000.1234567890",
+        "2026-11-23T10:00:00+01:00", "01.02.2026 12:30", "01.02.2026 - 10.02.2026", "01/02/2026 10", "0.123456789", "59.98",
+        "0012345678", "00123456789012", "?q=jeans+20240101", "10 20 30 40 50", "size 38/40 41/42 43/44", "192.168.178.21",
+        "6f1c2a9e-1111-4222-8333-444455556666", "01234567-8901-2345-6789-012345678901", "4006381333931", "4111111111111112",
+        "1795420000000000", "DE00370400440532013000", "AB12CDEF3456GHIJ78", "Mozilla/5.0 (X11; Linux x86_64) Chrome/140.0.7339.207",
+        "/c/women/shoes?utm_source=newsletter&utm_medium=email&gclid=Cj0KCQ-x_y&product_name=Shirt&email_type=html&name=Ada",
+        "fbclid=IwAR0abcdefghijklmnopqrstuvwxyz0123456789-_", "CQfDEkAQfDEkAAfKABENCOFgAIIAAAAAAAYgIzQAgF5gRmAAAAAA",
+        '{"name":"Shirt","email":true}', "?email=true&phone=1&address=yes", "ada@home", "V1.2.3 (build 20261123)",
+    ],
+)  # fmt: skip
+def test_what_is_not_is_left_alone(text):
+    assert masked(text) == text
+
+
+@given(
+    local=st.from_regex(r"[a-z0-9][a-z0-9._-]{0,12}(\+[a-z0-9]{1,5})?", fullmatch=True),
+    before=st.sampled_from(("", "?e=", "/u/", "#", ";m=", "a, ", "[", "%3D", "&x=1&e=")),
+    after=st.sampled_from(("", "&x=1", "/x", "#top", ";x", ", b", "]", "%26x")),
+    written=st.sampled_from(
+        (
+            str,
+            quote,
+            lambda text: quote(quote(text, safe=""), safe=""),
+            lambda text: base64.b64encode(text.encode()).decode(),
+            lambda text: base64.urlsafe_b64encode(text.encode()).decode().rstrip("="),
+            lambda text: text.replace("@", "&#64;"),
+        )
+    ),
+)
+def test_an_email_is_found_in_every_spelling_and_place(local, before, after, written):
+    text = written(f"{local}@mail.example")
+
+    assert text not in masked(before + text + after)
+
+
+@given(st.text("ab@%40256.+'- é=&?/\"():1", max_size=40))
+def test_masking_twice_is_masking_once(text):
+    assert masked(masked(text)) == masked(text)
+
+
+@given(st.text(max_size=60))
+def test_masking_any_text_answers(text):
+    assert isinstance(masked(text), str)
+
+
+def test_many_layers_of_encoding_end():
+    assert masked("%25" * 1000 + "40") == "%25" * 1000 + "40"
+    assert masked("%" + "25" * 2000 + "28x") == "%" + "25" * 2000 + "28x"
+
+
+HOSTILE = (
+    "a", "@", "a@", "a@b.", "%", "%2", "%25", "%40", "%20", "+1 ", "+", "(", "(12)", " ", "-", "1", "0", "0 ", "00", "41 ", "?a",
+    "&a=", "=", '"ab":', '"ab":"', '"', "\\", "AA00", "A0 ", "/", "a/", "%3fab%3d", "1-", "(0", "+1", "é", "aaaaaaaaaaaa/",
+    "AAAA ", "DE89 3704 ",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("frame", ["{}", "@{}", "{}@", "?ab={}", '"ab":"{}', "0{}", "+1{}", "DE89{}"])
+def test_hostile_text_takes_no_longer_than_its_length(frame):
+    for pattern in HOSTILE:
+        text = frame.format(pattern * (10_000 // len(pattern)))
+        begin = time.process_time()
+
+        masked(text)
+        page(text, "full", "drop")
+
+        assert time.process_time() - begin < 0.5, pattern
+
+
+# by the name of a field
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "email", "customerEmail", "e-mail", "E_MAIL", "emails", "email_address", "email2", "hashed_email", "billing.email",
+        "first_name", "firstName", "FirstName", "firstname", "name_first", "full_name", "customer.name", "recipientName", "Vorname",
+        "address", "address1", "address_line_2", "addresses", "shippingAddress", "street_number", "Straße", "birthday",
+        "dateOfBirth", "birth_date", "dob", "IBAN", "cardNumber", "credit_card", "cvc", "ssn", "passport_no",
+        "password", "access_token", "client_ip", "ip_address", "user[email]",
+    ],
+)  # fmt: skip
+def test_a_field_that_is_called_like_a_persons_data_holds_some(name):
+    assert named(name, "something")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "name", "product_name", "campaign_name", "list_name", "email_type", "email_opt_in", "phone_model", "card_type",
+        "customer_id", "user", "number", "house", "business", "press", "class", "wallet", "session_id", "coupon", "gender", "tipo",
+        "mobile_app", "zip", "vip", "blueprint", "", "42", "birthstone", "emailing",
+    ],
+)  # fmt: skip
+def test_a_field_that_is_called_otherwise_holds_none(name):
+    assert not named(name, "something 123456")
+
+
+@pytest.mark.parametrize("name", ["phone", "mobile", "telephone2", "phoneNumber", "Handynummer", "whatsapp"])
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [("030123456", True), (30123456, True), ("iPhone 15", False), ("yes", False), (3, False), ("", False)],
+)
+def test_a_phone_number_has_digits(name, value, found):
+    assert named(name, value) is found
+
+
+@pytest.mark.parametrize("value", [True, False, None, 0, 27, 1.5, "", " ", "true", "No", "null", "0" * 64, REDACTED])
+def test_a_flag_a_small_number_and_a_hash_are_nobodys_data(value):
+    assert not named("email", value)
+
+
+# addresses of pages
+
+PAGE = "https://shop.example:8443/a/b?gclid=Cj0&email=ada@example.com&utm_source=news&UTM_term=030%2F1234567#top"
+
+
+@pytest.mark.parametrize(
+    ("url", "kept", "how", "expected"),
+    [
+        (PAGE, "full", "mask", "https://shop.example:8443/a/b?gclid=Cj0&email=[redacted]&utm_source=news&UTM_term=[redacted]#top"),
+        (PAGE, "full", "drop", "https://shop.example:8443/a/b?gclid=Cj0&utm_source=news#top"),
+        (PAGE, "path", "mask", "https://shop.example:8443/a/b?utm_source=news&UTM_term=[redacted]"),
+        (PAGE, "path", "drop", "https://shop.example:8443/a/b?utm_source=news"),
+        (PAGE, "origin", "mask", "https://shop.example:8443/?utm_source=news&UTM_term=[redacted]"),
+        ("https://shop.example", "full", "mask", "https://shop.example"),
+        ("https://shop.example", "path", "mask", "https://shop.example"),
+        ("https://shop.example", "origin", "mask", "https://shop.example/"),
+        ("https://ada:secret@shop.example/a", "full", "mask", "https://shop.example/a"),
+        ("https://ada%40example.com:secret@shop.example/a", "full", "mask", "https://shop.example/a"),
+        ("https://ada@shop.example/a", "full", "mask", "https://[redacted]/a"),
+        ("https://ada@shop.example/a", "full", "drop", ""),
+        ("https://shop.example/u/ada@example.com/x?b=1", "full", "mask", "https://shop.example/u/[redacted]/x?b=1"),
+        ("https://shop.example/u/ada@example.com/x?b=1", "full", "drop", "https://shop.example/?b=1"),
+        ("https://shop.example/a#phone=030123456", "full", "drop", "https://shop.example/a"),
+        ("https://shop.example/a;email=ada@example.com;v=1", "full", "mask", "https://shop.example/a;email=[redacted];v=1"),
+        ("/a?b=1#c", "full", "mask", "/a?b=1#c"),
+        ("/a?b=1#c", "path", "mask", "/a"),
+        ("/a?b=1#c", "origin", "mask", ""),
+        ("android-app://com.example", "full", "mask", "android-app://com.example"),
+        ("ada@example.com", "full", "mask", "[redacted]"),
+        ("ada@example.com", "full", "drop", ""),
+        ("mailto:ada@example.com", "full", "mask", "mailto:[redacted]"),
+    ],
+)  # fmt: skip
+def test_as_much_of_an_address_is_kept_as_the_settings_say(url, kept, how, expected):
+    assert page(url, kept, how) == expected
+
+
+@given(st.text("ab:/?#@.=&%", max_size=30), st.sampled_from(("path", "origin")), st.sampled_from(("mask", "drop")))
+def test_without_its_query_an_address_has_none_and_no_fragment(url, kept, how):
+    found = page(url, kept, how)
+
+    assert "#" not in found
+    assert "?" not in found  # utm_ cannot be written with these letters
+
+
+def test_long_texts_take_no_place_in_a_cache():
+    size = redaction._masked.cache_info().currsize
+
+    masked("x@y " * 200)
+
+    assert redaction._masked.cache_info().currsize == size

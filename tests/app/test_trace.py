@@ -1,0 +1,115 @@
+"""What was said to a platform and what it answered: the rows of the topic of traces."""
+
+import json
+
+import pytest
+
+from app import keys, settings, trace
+from app.delivery import Job
+from app.settings import Trace
+from app.trace import Exchange
+from sinks import SINKS
+from sinks._base import Accepted, Delivered, Halt, Payload, Rejected, Request, Retry
+from tests.factories import make_event, payload
+
+
+def job(event_id: str = "e1", **more) -> Job:
+    event = make_event(event_id=event_id, event_name="login", **more)
+    return Job(keys.key(event) + b"\x1dLogin", 0, event, "Login", "basis", Payload(event_id, {}), 0)
+
+
+REQUEST = Request("POST", "https://ads.example/events", {"Authorization": "s3cret"}, b'{"data": []}')
+
+
+def test_a_row_tells_of_which_event_it_is_and_what_was_said():
+    one = job()
+    exchange = Exchange([Rejected("no match", detail="d")], at=5.5, seconds=0.12345, status=400, body=b"ignored here")
+
+    more = trace.exchange_of(one, exchange, exchange.outcomes[0], 3, "bad")
+    said = json.loads(trace.row(one, "ads", REQUEST, exchange.at, more))
+
+    assert said == {
+        "v": 1, "time": 5500, "destination": "ads", "event_name": "login", "event_id": "e1",
+        "transaction_id": one.event["commerce"]["transaction_id"], "name": "Login", "method": "POST",
+        "url": "https://ads.example/events", "body": '{"data": []}', "attempt": 1, "events": 3, "seconds": 0.123, "status": 400,
+        "answer": "bad", "outcome": "rejected", "reason": "no match",
+    }  # fmt: skip
+
+
+def test_a_request_that_is_too_long_is_cut_and_says_so():
+    long = Request("POST", "https://ads.example", {}, b"x" * (trace.LONGEST_BODY + 1))
+
+    said = json.loads(trace.row(job(), "ads", long, 1.0, {}))
+
+    assert (len(said["body"]), said["cut"]) == (trace.LONGEST_BODY, 1)
+
+
+# which are kept
+
+KEPT = Trace()
+
+
+@pytest.mark.parametrize("outcome", [Delivered(), Accepted("ref")])
+def test_of_what_was_taken_all_is_kept_or_a_share_or_nothing(outcome):
+    jobs = [job(f"e{n}") for n in range(1000)]
+
+    def kept(**given):
+        return sum(trace.wanted(Trace(**given), one, outcome) for one in jobs)
+
+    assert kept() == 1000
+    assert 50 < kept(share=0.1) < 150
+    assert kept(share=0) == kept(requests="failed") == kept(requests="none") == 0
+
+
+@pytest.mark.parametrize("outcome", [Retry("away"), Rejected("bad"), Halt("no access")])
+def test_what_was_not_taken_is_kept_whatever_the_share_but_once_in_a_row(outcome):
+    one = job()
+
+    assert trace.wanted(Trace(share=0), one, outcome)
+    assert not trace.wanted(Trace(share=0), one, outcome)
+    assert trace.wanted(Trace(requests="failed"), one, Retry("something else"))
+    assert trace.wanted(KEPT, one, Delivered())
+    assert not trace.wanted(Trace(requests="none"), job(), outcome)
+
+
+# what is not kept
+
+
+def test_an_answer_is_kept_without_secrets_and_what_it_echoes_of_a_person():
+    said = trace.answer(
+        b'{"error": "token EAAB12345 may not", "about": "ada@example.com", "x": ""}',
+        {"access_token": "EAAB12345", "empty": ""},
+    )
+
+    assert said == '{"error": "token MASKED may not", "about": "[redacted]", "x": ""}'
+
+
+def test_an_answer_that_is_too_long_or_no_text_is_kept_as_far_as_it_goes():
+    assert trace.answer(b"y" * 5_000_000, {}) == "y" * trace.LONGEST_ANSWER + " …"
+    assert trace.answer(b"\xff\xfe", {}) == "\ufffd\ufffd"
+
+
+PLACES = {"city": "Lisboa", "region": "Estremadura", "postal_code": "1100-148", "country": "PT"}
+
+
+@pytest.mark.parametrize("kind", sorted(SINKS))
+def test_what_platforms_need_in_clear_is_not_kept_whatever_the_sink_makes_of_it(kind):
+    text = {
+        "meta": 'dataset_id = "1234567890"\naccess_token = { env = "X" }',
+        "ga4": 'measurement_id = "G-ABC123XYZ"\napi_secret = { env = "X" }',
+        "google_ads": 'customer_id = "1234567890"\ncredentials = { env = "X" }\nevents = { purchase = "1" }',
+        "tiktok": 'pixel_code = "C4ABCDEF1234567890AB"\naccess_token = { env = "X" }',
+        "pinterest": 'ad_account_id = "549755885175"\naccess_token = { env = "X" }',
+        "webhook": 'endpoint = "https://hooks.example"\nsecret = { env = "X" }',
+    }[kind]
+    one = settings.parse(f'[destinations.it]\nsink = "{kind}"\nbrowser_tag = "none"\n{text}').destinations["it"]
+    sink = SINKS[kind](one)
+    address, agent = "2001:DB8:0:1::7", "Planted/1.0 (Agent)"
+    event = make_event(context={"ip": address, "user_agent": agent}, user=PLACES)
+
+    made = payload(sink, event)
+    kept = json.dumps(trace.discreet(made, event).body).lower()
+
+    for text in (address, "2001:db8:0:1::7", agent, *PLACES.values()):
+        assert text == "PT" or f'"{text.lower()}"' not in kept
+    assert made == payload(sink, event), "what is sent is left as it is"
