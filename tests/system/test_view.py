@@ -51,9 +51,14 @@ async def ask(pair: System, where: str, path: str, token: str = VIC, **more: Any
 
 
 async def journey(pair: System, wanted: str, where: str = "") -> Any:
-    """The whole of it; held against the OpenAPI document."""
-    status, said = await ask(pair, where or workers(pair)[0], f"/events/{wanted}.json")
-    assert status in (200, 404)
+    """The whole of it, once no worker takes over another's state (503); held against the OpenAPI document."""
+
+    async def asked() -> Any:
+        status, said = await ask(pair, where or workers(pair)[0], f"/events/{wanted}.json")
+        assert status in (200, 404, 503)
+        return status != 503 and said
+
+    said = await eventually(asked, f"the journey of {wanted}")
     jsonschema.validate(said, {"$ref": "#/components/schemas/Journey", "components": DOCUMENT["components"]})
     return said
 
