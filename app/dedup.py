@@ -558,8 +558,11 @@ def note_places(result: Result, offsets: Sequence[int]) -> None:
     """Write into the rows where their conversions stand in the log by now: how they are found again to be looked at."""
     for closed, offset in zip(result.closed, offsets, strict=False):
         if offset >= 0 and closed.how != "erased" and (value := result.seen.get(closed.key)):
+            if b'"x":' not in value:  # most often; the same as below without reading the row again
+                result.seen[closed.key] = b'%b,"x":[%d]}' % (value[:-1], offset)
+                continue
             row = orjson.loads(value)
-            row["x"] = [*row.get("x", ()), offset][-MOST_PLACES:]
+            row["x"] = [*row["x"], offset][-MOST_PLACES:]
             result.seen[closed.key] = orjson.dumps(row)
 
 

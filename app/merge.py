@@ -56,6 +56,9 @@ def distinct(copies: Iterable[Event]) -> list[Event]:
 
     What is cut never comes back: distinct([*distinct(a), b]) is distinct([*a, b]).
     """
+    copies = list(copies)
+    if _all_differ(copies):
+        return sorted(copies, key=lambda copy: _KNOWS_ORDER.index(copy["source"]))
     found: dict[Source, list[Event]] = {}
     for copy in copies:
         found.setdefault(copy["source"], []).append(copy)
@@ -63,6 +66,11 @@ def distinct(copies: Iterable[Event]) -> list[Event]:
     # by rank within its source: many copies of one must not push out the only copy of another
     kept = sorted(range(len(ranked)), key=lambda i: ranked[i][0])[:MAX_COPIES]
     return [ranked[i][1] for i in sorted(kept)]
+
+
+def _all_differ(copies: Sequence[Event]) -> bool:
+    """Is there one copy a source? Most often; then nothing has to be compared."""
+    return len({copy["source"] for copy in copies}) == len(copies)
 
 
 def _of_one_source(copies: Sequence[Event]) -> Sequence[Event]:
@@ -152,6 +160,8 @@ def _asked(copies: Sequence[Event], order: Sequence[Source]) -> list[Event]:
 
     Of two different ones of one source the one received first: a reload of the thank-you page comes after the sale.
     """
+    if _all_differ(copies):
+        return sorted(copies, key=lambda copy: order.index(copy["source"]))
     return sorted(copies, key=lambda copy: (order.index(copy["source"]), *_arrival(copy)))
 
 
@@ -164,38 +174,41 @@ def _event_id(by_browser: Sequence[Event]) -> str:
 
 def _part(parts: Sequence[Any], groups: tuple[Group, ...]) -> Json:
     result: Json = {}
-    grouped = {name for group in groups for name in (*group.leading, *group.others)}
+    for part in reversed(parts):
+        result |= part
+    if len(parts) < 2:
+        return result
     for leading, others in groups:
         # when no copy has a leading field, the first that has any
         whole = _first_with(parts, leading) or _first_with(parts, others)
-        result.update((name, whole[name]) for name in (*leading, *others) if name in whole)
-    for part in parts:
-        for name, value in part.items():
-            if name not in grouped:
-                result.setdefault(name, value)
+        for name in (*leading, *others):
+            if name in whole:
+                result[name] = whole[name]
+            else:
+                result.pop(name, None)
     return result
 
 
 def _first_with(parts: Sequence[Any], names: tuple[str, ...]) -> Json:
-    return next((part for part in parts if any(name in part for name in names)), {})
+    return next((part for part in parts if not part.keys().isdisjoint(names)), {})
 
 
 def merge_consent(signals: Sequence[Any]) -> Json:
     """Per signal: denied if any copy denies, granted if any grants, else absent. Strings must agree to stay readable."""
     result: Json = {}
+    told = set().union(*signals)
     for name in SIGNALS:
-        said = {s[name] for s in signals if name in s}
-        if said:
-            result[name] = "denied" if "denied" in said else "granted"
-    if any("gpc" in s for s in signals):
+        if name in told:
+            result[name] = "denied" if any(s.get(name) == "denied" for s in signals) else "granted"
+    if "gpc" in told:
         result["gpc"] = any(s.get("gpc") for s in signals)
     for name in ("tcf", "gpp", "us_privacy", "region"):
-        said = {s[name] for s in signals if name in s}
-        if said:
+        if name in told:
+            said = {s[name] for s in signals if name in s}
             # two different strings contradict each other: policy reads that as denied, and a region as not known
             result[name] = said.pop() if len(said) == 1 else "contradictory"
-    categories = [s["categories"] for s in signals if "categories" in s]
-    if categories:
+    if "categories" in told:
+        categories = [s["categories"] for s in signals if "categories" in s]
         names = sorted({name for one in categories for name in one})
         result["categories"] = {name: all(one.get(name, True) for one in categories) for name in names}
     return result
