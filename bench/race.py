@@ -1,0 +1,144 @@
+"""What the benches share: programs that read a pre-loaded topic race one after the other, on one embedded Kafka."""
+
+import asyncio
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from app import processes
+
+LOOK = 0.05  # seconds between two looks at what came out
+PATIENCE = 240.0  # seconds without any output; then the race is void
+PARTITIONS = 4
+
+#: (partition, key, value)
+Record = tuple[int, bytes, bytes]
+
+
+@dataclass(frozen=True)
+class Time:
+    """Of one race. The start of the program does not count: it is measured from the first output that was seen to the last."""
+
+    events_per_s: float
+    cpu_s: float  # of processor time, all threads
+    second_half: float  # events/s
+    outputs: int
+
+
+async def create(brokers: str, names: Iterable[str], partitions: int = PARTITIONS) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=brokers)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(name, partitions, 1) for name in names])
+    finally:
+        await admin.close()
+
+
+async def fill(brokers: str, topic: str, records: Iterable[Record]) -> int:
+    """Returns the number of records."""
+    count, builders, sent = 0, dict[int, Any](), list[Any]()
+    async with AIOKafkaProducer(bootstrap_servers=brokers, acks="all", max_batch_size=512 * 1024) as producer:
+
+        async def ship(p: int) -> None:
+            builder = builders.pop(p)
+            builder.close()
+            sent.append(await producer.send_batch(builder, topic, partition=p))
+
+        for count, (p, key, value) in enumerate(records, 1):  # noqa: B007
+            now = int(time.time() * 1000)
+            builder = builders.setdefault(p, producer.create_batch()) if p not in builders else builders[p]
+            if builder.append(key=key, value=value, timestamp=now) is None:
+                await ship(p)
+                builders[p] = producer.create_batch()
+                builders[p].append(key=key, value=value, timestamp=now)
+        for p in list(builders):
+            await ship(p)
+        await asyncio.gather(*sent)
+    return count
+
+
+async def race(
+    brokers: str, command: Sequence[str], env: Mapping[str, str], log: Path, output: str, *, events: int, outputs: int
+) -> Time:
+    """Start a program and see how long it takes to write `outputs` records to the topic `output`."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=brokers)
+    await consumer.start()
+    tps = [TopicPartition(output, p) for p in range(PARTITIONS)]
+    process = processes.spawn(command, log, env)
+    looks: list[tuple[float, int, float]] = []  # (seconds, outputs, processor seconds), once there are any
+    try:
+        last, moved = 0, time.monotonic()
+        while last < outputs:
+            await asyncio.sleep(LOOK)
+            now, found = time.monotonic(), sum((await consumer.end_offsets(tps)).values())
+            if process.poll() is not None or now - moved > PATIENCE:
+                raise SystemExit(f"{command}: {found} of {outputs} outputs; see {log}:\n{log.read_text()[-2000:]}")
+            if found > last:
+                looks.append((now, found, _cpu(process.pid)))
+                last, moved = found, now
+        await asyncio.sleep(0.5)
+        found = sum((await consumer.end_offsets(tps)).values())
+    finally:
+        await consumer.stop()
+        processes.stop(process, 20)
+    each = events / outputs  # records that one output stands for
+    middle = next(n for n, (_, done, _) in enumerate(looks) if done >= outputs / 2)
+    return Time(
+        _rate(looks[0], looks[-1]) * each, looks[-1][2] - looks[0][2], _rate(looks[middle], looks[-1]) * each, found
+    )
+
+
+def _rate(one: tuple[float, int, float], other: tuple[float, int, float]) -> float:
+    return (other[1] - one[1]) / max(other[0] - one[0], LOOK)
+
+
+def _cpu(pid: int) -> float:
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
+def medians(rounds: Sequence[Mapping[str, Time]]) -> dict[str, Time]:
+    """Of each contestant, over all rounds."""
+
+    def median(name: str, of: Callable[[Time], float]) -> float:
+        return statistics.median(of(one[name]) for one in rounds)
+
+    return {
+        name: Time(
+            median(name, lambda t: t.events_per_s),
+            median(name, lambda t: t.cpu_s),
+            median(name, lambda t: t.second_half),
+            rounds[0][name].outputs,
+        )
+        for name in rounds[0]
+    }
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """As Markdown, in columns that a terminal shows well, too."""
+    cells = [list(map(str, head)), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[n]) for row in cells) for n in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        first, *others = (
+            cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        return f"| {' | '.join([first, *others])} |"
+
+    rule = "| " + " | ".join("-" * w if n == 0 else "-" * (w - 1) + ":" for n, w in enumerate(widths)) + " |"
+    return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])
+
+
+def told(times: Mapping[str, Time]) -> bytes:
+    """One JSON object: contestant -> events_per_s, cpu_s."""
+    return orjson.dumps(
+        {name: {"events_per_s": round(t.events_per_s), "cpu_s": round(t.cpu_s, 2)} for name, t in times.items()}
+    )
