@@ -568,13 +568,12 @@ def note_places(result: Result, offsets: Sequence[int]) -> None:
 
 def _read(record: Any) -> Event | int | None:
     """A copy, the clock in milliseconds, or None for what somebody else wrote into our topic."""
+    if record.key is not None:
+        return shape.copy(record.key, record.value)
     try:
-        if record.key is None:
-            return clock.decode(record.value)
-        copy: Event = orjson.loads(record.value)
+        return clock.decode(record.value)
     except (TypeError, ValueError, KeyError):
         return None
-    return copy if shape.is_copy(record.key, copy) else None
 
 
 def forgotten(rule: Callable[[str], EventRule], now: int, keep: float = 0.0) -> Callable[[bytes, bytes], bool]:

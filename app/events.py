@@ -11,6 +11,7 @@ A part or field that is not known is absent; `null` never appears in an `Event`.
 
 from typing import Annotated, Any, Literal, Required
 
+from msgspec import Meta
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
@@ -19,7 +20,9 @@ FORMAT_VERSION = 1
 Source = Literal["pixel", "server", "app", "offline", "crm"]
 Signal = Literal["granted", "denied"]
 Json = dict[str, Any]
-Scalar = str | int | float | bool
+#: As large as every reader of JSON can take it.
+Whole = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+Scalar = str | Whole | float | bool
 
 #: Labels that only we set; a source's own are dropped.
 OWN_LABELS = frozenset({"backfill", "several_people", "hot_id"})
@@ -61,7 +64,7 @@ class Item(TypedDict, total=False):
     category: str
     variant: str
     coupon: str
-    quantity: Annotated[int, _doc("Pieces; absent means 1")]
+    quantity: Annotated[Whole, _doc("Pieces; absent means 1")]
     price: Annotated[float, _doc("Of one piece, in major units of the event's currency")]
     discount: Annotated[float, _doc("Of one piece, in major units")]
 
@@ -241,8 +244,8 @@ class Origin(TypedDict, total=False):
     __pydantic_config__ = _STRICT  # type: ignore[misc]
 
     topic: str
-    partition: int
-    offset: int
+    partition: Whole
+    offset: Whole
     request: Annotated[str, _doc("The collector's id of the request")]
     headers: Annotated[
         dict[str, str], _doc("Of the record: CloudEvents attributes (ce_*) and trace context; at most 2,000 characters")
@@ -259,11 +262,11 @@ class Event(TypedDict, total=False):
     event_name: Required[Annotated[str, _doc("Canonical (GA4) or custom")]]
     site: Required[str]
     source: Required[Source]
-    time: Required[Annotated[int, _doc("When it happened, Unix milliseconds")]]
-    received: Required[Annotated[int, _doc("Record time, Unix milliseconds: receipt, or the record's timestamp")]]
+    time: Required[Annotated[Whole, _doc("When it happened, Unix milliseconds")]]
+    received: Required[Annotated[Whole, _doc("Record time, Unix milliseconds: receipt, or the record's timestamp")]]
     origin: Origin
     pairs: Annotated[Literal[False], _doc("Present when the id was made up per call: it can meet no other copy")]
-    revision: Annotated[int, _doc("0 or absent: first delivery")]
+    revision: Annotated[Whole, _doc("0 or absent: first delivery")]
     apart: Annotated[str, _doc("Sets this conversion apart from others under the same id; event_id ends with it")]
     user: User
     context: Context
