@@ -56,8 +56,7 @@ Get = Callable[[Sequence[bytes]], Sequence[bytes | None]]
 Rows = dict[bytes, bytes | None]
 
 
-@dataclass(frozen=True)
-class Closed:
+class Closed(NamedTuple):
     """A conversion that is ready to go, or parked."""
 
     key: bytes
@@ -213,7 +212,7 @@ class _Run:
 
     def run(self, records: Sequence[Any]) -> Result:
         for record in records:
-            self.record = _Place(record.offset, record.timestamp)
+            self.record = record
             found = _read(record)
             if found is None:
                 self.result.unreadable.append(record.offset)
@@ -311,7 +310,7 @@ class _Run:
         if new := offset > row["o"]:
             row["n"] += 1
             row["o"] = offset
-        listed = any(c[2] == offset for c in row["c"])
+        listed = not new and any(c[2] == offset for c in row["c"])
         if not listed and len(row["c"]) < merge.MAX_COPIES:
             row["c"].append(_brief(key, copy, offset))
             listed = True
@@ -350,7 +349,7 @@ class _Run:
 
     def _join(self, key: bytes, row: Json, hold: Json | None, copy: Event, *, new: bool) -> None:
         """A copy of a conversion that is still open."""
-        record, rule = self.record, self.partition.rule(copy["event_name"])
+        record, rule, first = self.record, self.partition.rule(copy["event_name"]), False
         if hold is None:
             # a first copy behind the clock, because its source was left out, gets a whole window, too
             start = max(copy["received"], self.partition.now or 0)
@@ -358,9 +357,8 @@ class _Run:
             hold = self.holds[key] = {"v": 1, "d": deadline, "a": record.timestamp, "o": record.offset, "x": []}
             if why := self._unproved(copy, record.timestamp, rule):
                 hold["p"] = why
-            if not _complete(rule, [copy]):
-                self.partition.enter(key, hold)
-        if copy["received"] > hold["d"] and not rule.wait_for:
+            first = True
+        elif copy["received"] > hold["d"] and not rule.wait_for:
             # the hold closes with the next clock record, and this copy comes after that
             waiting = hold.setdefault("l", [])
             if len(waiting) < merge.MAX_COPIES and copy not in (one[2] for one in waiting):
@@ -373,6 +371,8 @@ class _Run:
         if "k" not in hold and _complete(rule, hold["x"]):
             how = "complete" if rule.expect or rule.wait_for else "no_hold"
             self._close(key, row, hold, how if _confirmed(rule, hold["x"]) else "unconfirmed")
+        elif first:
+            self.partition.enter(key, hold)
         elif "k" in hold and _confirmed(rule, hold["x"]):
             self._close(key, row, hold, "complete" if _complete(rule, hold["x"]) else "hold_ended")
 
@@ -594,15 +594,20 @@ def forgotten(rule: Callable[[str], EventRule], now: int, keep: float = 0.0) -> 
     return test
 
 
+#: Sources of what happened long after anybody's visit: nobody else reports it.
+_AFTERWARDS = frozenset({"offline", "crm"})
+
+
 def _hopeless(copies: Sequence[Event]) -> bool:
     """No other copy can come: an id made up for one call pairs with nothing, unless the order number is what pairs."""
-    return any(c.get("pairs") is False and ("apart" in c or keys.conversion_id(c) == c["event_id"]) for c in copies)
+    alone = [c for c in copies if c.get("pairs") is False]
+    return any("apart" in c or keys.conversion_id(c) == c["event_id"] for c in alone)
 
 
 def _complete(rule: EventRule, copies: Sequence[Event]) -> bool:
     """Nothing more is waited for: all expected sources are there, of each person, or no other copy can come."""
     there = {copy["source"] for copy in copies}
-    if _hopeless(copies) or there & {"offline", "crm"}:
+    if not there.isdisjoint(_AFTERWARDS) or _hopeless(copies):
         return True
     if not there.issuperset(rule.expect) or not _confirmed(rule, copies):
         return False
@@ -611,8 +616,10 @@ def _complete(rule: EventRule, copies: Sequence[Event]) -> bool:
 
 
 def _confirmed(rule: EventRule, copies: Sequence[Event]) -> bool:
+    if rule.wait_for is None:
+        return True
     there = {copy["source"] for copy in copies}
-    return rule.wait_for is None or rule.wait_for in there or bool(there & {"offline", "crm"})
+    return rule.wait_for in there or not there.isdisjoint(_AFTERWARDS)
 
 
 def _people(rule: EventRule, copies: Sequence[Event]) -> list[tuple[str, list[Event]]]:
@@ -641,8 +648,9 @@ def _place(copy: Event) -> str:
 
 
 def _brief(key: bytes, copy: Event, offset: int) -> list[Any]:
-    event_id = copy["event_id"] if copy["event_id"] != keys.parts(key)[0] else ""
-    return [copy["source"], copy["received"], offset, event_id, _place(copy)]
+    event_id = copy["event_id"]
+    its = "" if event_id == keys.parts(key)[0] else event_id
+    return [copy["source"], copy["received"], offset, its, _place(copy)]
 
 
 def _loads(row: bytes | None) -> Json | None:

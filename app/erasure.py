@@ -22,7 +22,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
@@ -338,7 +338,7 @@ def routes(found: Mapping[str, Route], what: What | None) -> Mapping[str, Route]
 
 def bare(closed: Closed) -> Closed:
     """A conversion of somebody who was erased: that there was one, and what it was worth."""
-    return replace(closed, event=receipts.brief(closed.event), how="erased", copies=())
+    return closed._replace(event=receipts.brief(closed.event), how="erased", copies=())
 
 
 # What remains

@@ -45,6 +45,9 @@ _PARTS: dict[str, tuple[tuple[Source, ...], tuple[Group, ...]]] = {
 }
 
 
+_ALWAYS = ("v", "event_id", "event_name", "site", "source", "time", "received")
+
+
 def content_hash(copy: Event) -> str:
     """Names a copy by what it says, not by when or where it arrived."""
     said = {k: v for k, v in copy.items() if k not in ("received", "origin", "time")}
@@ -57,6 +60,8 @@ def distinct(copies: Iterable[Event]) -> list[Event]:
     What is cut never comes back: distinct([*distinct(a), b]) is distinct([*a, b]).
     """
     copies = list(copies)
+    if len(copies) < 2:
+        return copies
     if _all_differ(copies):
         return sorted(copies, key=lambda copy: _KNOWS_ORDER.index(copy["source"]))
     found: dict[Source, list[Event]] = {}
@@ -97,6 +102,25 @@ def merge(copies: Iterable[Event], cut: Json | None = None) -> Event:
     known = distinct(copies)
     if not known:
         raise ValueError("no copies")
+    return _of_one(known[0]) if len(known) == 1 else _of_several(known, copies, cut)
+
+
+def _of_one(copy: Event) -> Event:
+    """What `_of_several` says of one copy, without comparing it with itself."""
+    merged: Any = {name: copy[name] for name in _ALWAYS}  # type: ignore[literal-required]
+    merged |= {name: copy[name] for name in _PARTS if copy.get(name)}  # type: ignore[literal-required]
+    if copy.get("pairs") is False:
+        merged["pairs"] = False
+    if "apart" in copy:
+        merged["apart"] = copy["apart"]
+    if "consent" in copy and (consent := merge_consent([copy["consent"]])):
+        merged["consent"] = consent
+    if copy.get("labels"):
+        merged["labels"] = sorted(set(copy["labels"]))
+    return merged  # type: ignore[no-any-return]
+
+
+def _of_several(known: Sequence[Event], copies: Sequence[Event], cut: Json | None) -> Event:
     by_order, by_browser = _asked(known, _KNOWS_ORDER), _asked(known, _KNOWS_BROWSER)
     first = by_order[0]
     merged: Json = {
