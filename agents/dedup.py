@@ -4,6 +4,7 @@ What it decides is in app/dedup.py; this file reads and writes. It is the one wr
 """
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -167,10 +168,11 @@ class Dedup:
             letter = DeadLetter("dedup", "not_an_event", {"topic": names.events, "partition": p, "offset": offset})
             intake.refuse(rows, letter, names, self.pipeline.partitions)
         for closed in map(self._told, result.closed):
-            rows[names.conversions, p].append((closed.key, orjson.dumps(closed.record()), now))
+            event = orjson.Fragment(orjson.dumps(closed.event))  # once, however many destinations get it
+            rows[names.conversions, p].append((closed.key, orjson.dumps(closed.record(event)), now))
             for name, route in closed.routes.items():
                 if route.state == "queued":
-                    value = orjson.dumps({"v": 1, "event": closed.event, "basis": route.basis})
+                    value = orjson.dumps({"v": 1, "event": event, "basis": route.basis})
                     rows[names.to(name), p].append((closed.key, value, now))
                 else:
                     rows[names.receipts, p].append(
@@ -193,15 +195,21 @@ class Dedup:
 
     def _count(self, p: int, result: dedup.Result) -> None:
         metrics.HELD.labels(str(p)).set(self.partitions[p].waiting)
-        for closed in result.closed:
-            metrics.CONVERSIONS.labels(label(closed.event["event_name"]), closed.how).inc()
-            for name, route in closed.routes.items():
-                if route.state != "queued":
-                    metrics.OUTCOMES.labels(name, route.state).inc()
-        for event_name, flag in result.flags:
-            metrics.FLAGGED.labels(label(event_name), flag).inc()
-        for event_name, kind in result.duplicates:
-            metrics.DUPLICATES.labels(label(event_name), kind).inc()
+        closings = Counter((closed.event["event_name"], closed.how) for closed in result.closed)
+        for (event_name, how), count in closings.items():
+            metrics.CONVERSIONS.labels(label(event_name), how).inc(count)
+        ended = Counter(
+            (name, route.state)
+            for closed in result.closed
+            for name, route in closed.routes.items()
+            if route.state != "queued"
+        )
+        for (name, state), count in ended.items():
+            metrics.OUTCOMES.labels(name, state).inc(count)
+        for (event_name, flag), count in Counter(result.flags).items():
+            metrics.FLAGGED.labels(label(event_name), flag).inc(count)
+        for (event_name, kind), count in Counter(result.duplicates).items():
+            metrics.DUPLICATES.labels(label(event_name), kind).inc(count)
 
 
 def _has_copy_of(known: erasure.Forgotten, row: bytes) -> bool:

@@ -66,11 +66,11 @@ class Closed(NamedTuple):
     copies: Sequence[Json]  # what is known of each copy: source, received, origin, event_id
     received: int  # copies received so far, repeats included
 
-    def record(self) -> Json:
-        """As it stands in capistream.conversions."""
+    def record(self, event: orjson.Fragment | None = None) -> Json:
+        """As it stands in capistream.conversions. `event`: where that is JSON already."""
         return {
             "v": ROW_VERSION,
-            "event": self.event,
+            "event": event or self.event,
             "closed": self.how,
             "copies": list(self.copies),
             "received": self.received,

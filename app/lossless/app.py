@@ -99,6 +99,7 @@ class App(faust.App):
         # Stock collects garbage at each rebalance, once for each table, while everything waits; and goes over all that was ever
         # imported: 64 ms each time. That is for ever, and need not be looked at again.
         gc.freeze()
+        gc.set_threshold(100_000, 20, 100)  # a batch alone makes so many: its dictionaries have no cycles to be found
         await super().on_first_start()
         self.add_future(self.watch.run())
 
