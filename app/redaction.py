@@ -110,7 +110,8 @@ def _encoded(codes: str) -> str:
 
 #: What people put between the digits of a number; a plus is a space in a query.
 _SPACE = rf"(?:[ .()/+\-\u00a0\u2007\u2009\u202f\u2010-\u2015]|{_encoded('20|28|29|2[bdef]')}|%c2%a0)"
-_LEFT = rf"(?:(?<![\w.,:-])|(?<=%{_HEX}{_HEX}))"
+#: Behind a digit these belong to a number: a time, a version, an amount.
+_LEFT = rf"(?:(?<![\w-])(?<!\d[.,:])|(?<=%{_HEX}{_HEX}))"
 _RIGHT = rf"(?!{_SPACE}{{0,2}}\d|[^\W_]|-\w)"
 _NUMBER = re.compile(
     rf"(?P<plus>(?:(?<![^\W_])[+\uff0b]|{_encoded('2b')}){_SPACE}{{0,2}}(?:{_SPACE}{{0,3}}\d){{7,17}}(?!\d))"
@@ -187,8 +188,33 @@ def _as_written(text: str) -> str:
 
 
 def in_an_id(text: str) -> bool:
-    """Is an id an e-mail address, in base64 too, or a phone number with its country? Others are grouped as order numbers are."""
-    return identity.looks_personal(text) or _TOKEN.sub(_without_token, text) != text
+    """Does an id hold an e-mail address, in base64 too, or a phone number with its country?"""
+    return of_an_id(text) != text or identity.looks_personal(text)
+
+
+def of_an_id(text: str) -> str:
+    """The same with those replaced. Without its country a phone number is grouped as order numbers are."""
+    found = identity.redact(text)
+    if _DIGITS.search(found):
+        found = _NUMBER.sub(lambda one: _without_number(one) if _with_country(one) else one[0], found)
+    return _TOKEN.sub(_without_token, found)
+
+
+def of_a_person(text: str, country: str | None) -> str:
+    """A shop's own id of a person; its SHA-256 where it is something personal by its look.
+
+    A phone number is hashed as in E.164 however it was written, so that it is found by the number.
+    """
+    if not in_an_id(text) and masked(text) == text:
+        return text
+    try:
+        return identity.hashes("phone", text if "@" not in text else "", country, ("e164",))["e164"]
+    except (identity.Unusable, KeyError):
+        return identity.sha256(text.lower())
+
+
+def _with_country(found: re.Match[str]) -> bool:
+    return found.lastgroup == "plus" or (found.lastgroup == "exit" and not found[0].isdecimal())
 
 
 def _without_value(found: re.Match[str]) -> str:
@@ -252,22 +278,21 @@ def _without_iban(found: re.Match[str]) -> str:
 
 def _without_token(found: re.Match[str]) -> str:
     token = found[0]
-    if _hides_address(token):
+    if _hides_more(token):
         return REDACTED
     if "/" in token:  # a letter of base64, and what separates the parts of a path
-        return "/".join(REDACTED if len(part) >= 12 and _hides_address(part) else part for part in token.split("/"))
+        return "/".join(REDACTED if len(part) >= 12 and _hides_more(part) else part for part in token.split("/"))
     return token
 
 
-def _hides_address(token: str) -> bool:
-    """Is it base64 of a text with an e-mail address?"""
+def _hides_more(token: str) -> bool:
+    """Is it base64 of a text with something personal, which may be base64 in turn?"""
     bare = re.sub("%2b|-", "+", re.sub("%2f|_", "/", token, flags=re.IGNORECASE), flags=re.IGNORECASE).rstrip("=")
     try:
-        raw = base64.b64decode(bare + "=" * (-len(bare) % 4))
-        text = raw.decode() if b"@" in raw else ""
+        text = base64.b64decode(bare + "=" * (-len(bare) % 4)).decode()  # most words are no text behind it
     except (binascii.Error, UnicodeDecodeError):
         return False
-    return bool(text) and text.isprintable() and identity.redact(text) != text
+    return text.isprintable() and _as_written(text) != text
 
 
 # Addresses of pages
@@ -281,6 +306,7 @@ def page(url: str, kept: PageUrl, how: Redact) -> str:
     `how` tells what becomes of its personal parts. A name with its password before the host is never kept; without a password it
     may as well be an e-mail address, of which the host is a part.
     """
+    url = identity.with_at(url)
     begin = _ORIGIN.match(url)
     origin, rest = _origin(begin) if begin else "", url[begin.end() if begin else 0 :]
     if (how == "drop" and REDACTED in origin) or (kept == "origin" and not origin):
