@@ -250,12 +250,17 @@ def _gpp(found: Read, text: Any, policy: ConsentPolicy, vendor: int | None) -> N
             case gpp.UsSection():
                 _us_section(found, section, f"gpp {name}")
             case gpp.Unknown():
-                found.refusals.append(f"gpp {name} is not read, counts as denied")
+                _refuse_all(found, f"gpp {name} is not read")
 
 
 def _unreadable(found: Read, name: str, text: Any) -> None:
-    found.deny(SIGNALS, f"{name} {_why_not(text)}")
-    found.refusals.append(f"{name} {_why_not(text)}, counts as denied")
+    _refuse_all(found, f"{name} {_why_not(text)}")
+
+
+def _refuse_all(found: Read, why: str) -> None:
+    """Nobody knows what it says, so it counts as a denial of everything."""
+    found.deny(SIGNALS, why)
+    found.refusals.append(f"{why}, counts as denied")
 
 
 def _why_not(text: Any) -> str:

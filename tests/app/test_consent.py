@@ -36,7 +36,6 @@ OPT_OUTS: list[Json] = [
     {"gpp": gpp_string({7: us_national(KnownChildSensitiveDataConsents=[0, 1])})},
     {"gpp": gpp_string({7: us_national(KnownChildSensitiveDataConsents=[2, 0])})},
     {"gpp": gpp_string({7: us_national(gpc=True)})},
-    {"gpp": VIRGINIA},
 ]
 UNREADABLE: list[Json] = [
     {"tcf": "CPXxRfAPXxRfA"},
@@ -44,6 +43,7 @@ UNREADABLE: list[Json] = [
     {"gpp": "DBABMA~1YNN"},
     {"tcf": ""},
     {"gpp": "x"},
+    {"gpp": VIRGINIA},
 ]
 
 #: Whatever makes a denial: each for advertising, the signals for whoever needs them.

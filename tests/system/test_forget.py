@@ -121,6 +121,22 @@ async def test_what_waits_for_a_paused_destination_has_its_outcome_at_once_and_i
     assert [one["outcome"] for one in receipts if one["destination"] == "meta"] == ["erased"]
 
 
+async def test_what_is_tried_again_in_an_outage_is_given_up_and_never_sent(system):
+    await system.faults("meta", status_500=1.0)
+    await system.post([subscribed("outage-1"), subscribed("outage-2")], key="secret_key")
+
+    async def tried() -> bool:
+        return 'capistream_requests_total{destination="meta",status="500"}' in (await system.get("view", "/metrics"))[1]
+
+    await eventually(tried, "a first attempt")
+    await forget(system, email="outage-1@example.com")
+    assert await state(system, "outage-1") == GONE, "while the platform is still down"
+
+    await system.faults("meta")
+    assert (await state(system, "outage-2"))[0] == "delivered"
+    assert await system.accepted("meta", event_id="outage-1") == []
+
+
 async def test_a_parked_event_is_deleted_where_it_waits(system):
     names = topics.names(system.demo.config)
     await pause(system)

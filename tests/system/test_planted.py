@@ -238,13 +238,20 @@ def files(system: System) -> Iterator[tuple[Path, bytes]]:
                 yield path, path.read_bytes()
 
 
+def secrets_in(data: bytes) -> list[str]:
+    """Whose secrets these bytes hold: of the destinations, and of the site."""
+    return [name for name, value in os.environ.items() if name.startswith("DEMO_") and value.encode() in data]
+
+
 def is_whole(topic: str) -> bool:
     return any(part in topic for part in WHOLE)
 
 
 @pytest.mark.fault
 @pytest.mark.timeout(420)
-async def test_no_clear_personal_data_is_anywhere_whatever_is_sent_and_whatever_fails(own_system):
+async def test_no_clear_personal_data_and_no_secret_is_anywhere_whatever_is_sent_and_whatever_fails(
+    own_system, tmp_path
+):
     system = own_system
     await system.faults("meta", status_500=0.2, html_error=0.1, reset_after=0.1, seed=1)
     await plant_at_the_collector(system)
@@ -261,6 +268,8 @@ async def test_no_clear_personal_data_is_anywhere_whatever_is_sent_and_whatever_
     await system.post(bad, key="secret_key")
     assert (await system.settled("planted-rejected"))["conversions"][0]["destinations"]["meta"]["state"] == "rejected"
     await system.faults("meta")
+    drafts = tmp_path / "drafts.json"  # as a person would preview them: these are clear
+    drafts.write_text("\n".join(json.dumps({**one, "event_id": "1"}) for one in planted.conversions("crm")))
     commands = [
         await asyncio.to_thread(command, system, *line)
         for line in (
@@ -270,6 +279,13 @@ async def test_no_clear_personal_data_is_anywhere_whatever_is_sent_and_whatever_
             ("destinations", "list"),
             ("config", "check"),
             ("config", "privacy"),
+            ("doctor",),
+            ("doctor", "--json"),
+            ("preview", str(drafts), "--json"),
+            ("consent", "explain", planted.PERSON["email"]),
+            ("dead", "show", planted.PERSON["email"]),
+            ("forget", "--email", planted.PERSON["email"], "--phone", planted.PERSON["phone"], "--dry-run"),
+            ("forget", "--order", planted.PERSON["email"], "--dry-run"),
         )
     ]
     assert b"replayed" in commands[2]
@@ -296,14 +312,22 @@ async def test_no_clear_personal_data_is_anywhere_whatever_is_sent_and_whatever_
         for path in paths
         for accept in ("text/html", "application/json")
     ]
-    for shown in [*commands, *pages]:
+    assert b"em" in commands[8], "what would be sent"
+    for number, shown in enumerate([*commands, *pages]):
         assert planted.found_in(shown) == [], shown[:2000]
-        assert planted.IP.encode() not in shown
-        assert b"PlantedAgent" not in shown
+        assert secrets_in(shown) == [], shown[:2000]
+        if number != 8:  # there, IP addresses and user agents are payload
+            assert planted.IP.encode() not in shown
+            assert b"PlantedAgent" not in shown
+    for listing in ("/accepted.json", "/refused.json"):  # what platforms got
+        shown = (await system.get("sandbox", f"{listing}?limit=1000"))[1].encode()
+        assert planted.found_in(shown) == [], shown[:2000]
+        assert secrets_in(shown) == [], shown[:2000]
 
     whole = 0
     async for topic, record in every_record(system):
         assert planted.found_in(record) == [], (topic, record[:2000])
+        assert secrets_in(record) == [], (topic, record[:2000])
         if is_whole(topic):
             whole += planted.IP.encode() in record
         elif not topic.startswith("__"):
@@ -314,6 +338,7 @@ async def test_no_clear_personal_data_is_anywhere_whatever_is_sent_and_whatever_
     controls = set()
     for path, data in files(system):
         assert planted.found_in(data) == [], path
+        assert secrets_in(data) == [], path
         place = "kafka" if "data" in path.parts else "state" if "state" in path.parts else "log"
         if place == "log":
             assert planted.IP.encode() not in data, path
