@@ -189,11 +189,18 @@ def _as_written(text: str) -> str:
 
 def in_an_id(text: str) -> bool:
     """Does an id hold an e-mail address, in base64 too, or a phone number with its country?"""
-    return of_an_id(text) != text or identity.looks_personal(text)
+    return of_an_id(text) != text or ("@" in text and identity.looks_personal(text))
 
 
 def of_an_id(text: str) -> str:
     """The same with those replaced. Without its country a phone number is grouped as order numbers are."""
+    if _SIGNS.search(text) is None:
+        return text
+    return _of_an_id(text) if len(text) <= 500 else _of_an_id.__wrapped__(text)
+
+
+@lru_cache(maxsize=4096)
+def _of_an_id(text: str) -> str:
     found = identity.redact(text)
     if _DIGITS.search(found):
         found = _NUMBER.sub(lambda one: _without_number(one) if _with_country(one) else one[0], found)
@@ -205,7 +212,7 @@ def of_a_person(text: str, country: str | None) -> str:
 
     A phone number is hashed as in E.164 however it was written, so that it is found by the number.
     """
-    if not in_an_id(text) and masked(text) == text:
+    if _SIGNS.search(text) is None or (masked(text) == text and not in_an_id(text)):
         return text
     try:
         return identity.hashes("phone", text if "@" not in text else "", country, ("e164",))["e164"]
@@ -278,6 +285,8 @@ def _without_iban(found: re.Match[str]) -> str:
 
 def _without_token(found: re.Match[str]) -> str:
     token = found[0]
+    if token.isdecimal():  # no text is such a row in base64
+        return token
     if _hides_more(token):
         return REDACTED
     if "/" in token:  # a letter of base64, and what separates the parts of a path

@@ -283,7 +283,6 @@ async def test_no_clear_personal_data_and_no_secret_is_anywhere_whatever_is_sent
             ("doctor", "--json"),
             ("preview", str(drafts), "--json"),
             ("consent", "explain", planted.PERSON["email"]),
-            ("dead", "show", planted.PERSON["email"]),
             ("forget", "--email", planted.PERSON["email"], "--phone", planted.PERSON["phone"], "--dry-run"),
             ("forget", "--order", planted.PERSON["email"], "--dry-run"),
         )
