@@ -19,6 +19,7 @@ import aiohttp
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from yarl import URL
 
 from app import normalize
 from app.demo import run
@@ -92,6 +93,11 @@ site = "shop"
 source = "crm"
 start = "earliest"
 
+[collector.ga4.G-PLANTED001]
+site = "shop"
+endpoint = "http://127.0.0.1:1"
+api_secret = { env = "DEMO_SECRET_KEY" }
+
 [destinations.rehearsed]
 sink = "meta"
 mode = "shadow"
@@ -144,8 +150,28 @@ async def plant_at_the_collector(system: System) -> None:
         await system.post(body, path=query, **browser)
     segment = {**planted.SEGMENT, "messageId": "planted-segment"}
     assert (await system.post(segment, key="secret_key", path="/v1/track", **browser))[0] == 200
+    await plant_in_hits_of_gtag(system, browser)
     status, _ = await system.post(b'"' + planted.PERSON["email"].encode() * 40_000 + b'"', key="secret_key", **browser)
     assert status == 413
+
+
+async def plant_in_hits_of_gtag(system: System, browser: dict[str, str]) -> None:
+    """Of the page, and of the shop's back end. Google, to whom they are handed on, does not answer."""
+    email, page = quote(planted.PERSON["email"], safe=""), quote(planted.PAGE, safe="")
+    hit = (
+        f"v=2&tid=G-PLANTED001&cid=1234567890.1699999999&gcs=G111&gcd=13r3r3r3r5&uid={email}&dl={page}&dr={page}&dt={email}"
+        f"&ul={email}&em={email}&up.email={email}&ep.note={email}&ep.first_name=Zyxadora&ep.{email}=1"
+    )
+    for name, path in (("planted-hit", "/g/collect"), (planted.PERSON["email"], f"/g/collect/{email}")):
+        url = URL(f"{system.addresses['collector']}{path}?{hit}&en=login&ep.event_id={quote(name)}", encoded=True)
+        async with system.http.post(url, headers=browser) as answer:
+            assert answer.status in (204, 404)
+    for secret in (os.environ["DEMO_SECRET_KEY"], planted.PERSON["email"]):
+        query = {"measurement_id": "G-PLANTED001", "api_secret": secret}
+        async with system.http.post(
+            f"{system.addresses['collector']}/mp/collect", params=query, json=foreign()["ga4"], headers=browser
+        ) as answer:
+            assert answer.status in (204, 401, 403), await answer.text()
 
 
 async def plant_where_nobody_listens(system: System) -> None:
@@ -259,7 +285,7 @@ async def test_no_clear_personal_data_and_no_secret_is_anywhere_whatever_is_sent
     await plant_on_the_bus(system)
     await crash(system)
     await system.faults("meta")
-    for event_id in ("planted-0", f"planted-pixel-{LAST}", f"planted-bus-{LAST}", "planted-segment"):
+    for event_id in ("planted-0", "planted-hit", f"planted-pixel-{LAST}", f"planted-bus-{LAST}", "planted-segment"):
         await system.settled(event_id)
     for name in planted.FOREIGN:
         await system.settled(f"planted-of-{name}")
@@ -312,6 +338,7 @@ async def test_no_clear_personal_data_and_no_secret_is_anywhere_whatever_is_sent
         for accept in ("text/html", "application/json")
     ]
     assert b"em" in commands[8], "what would be sent"
+    assert secrets_in(os.environ["DEMO_META_TOKEN"].encode()) == ["DEMO_META_TOKEN"]
     for number, shown in enumerate([*commands, *pages]):
         assert planted.found_in(shown) == [], shown[:2000]
         assert secrets_in(shown) == [], shown[:2000]
