@@ -138,7 +138,7 @@ _PARAMETER = re.compile(
     re.IGNORECASE,
 )
 _BETWEEN = re.compile(r"([\s&?#;=\"'<>]+)")
-_LAYERS = 4  # of percent-encoding, more than one address in another ever has
+_LAYERS = 4  # of encoding, more than one address in another ever has
 _MEMBER = re.compile(r'(?P<before>"(?P<name>[^"\\]{2,60})"\s?:\s?)"(?P<value>(?:[^"\\]|\\.)*)"')
 _TOKEN = re.compile(
     rf"(?:(?<![A-Za-z0-9+/_%-])|(?<=%{_HEX}{_HEX}))(?:[a-z0-9+/_-]|%2[bf]){{12,1000}}(?![a-z0-9+/_-])(?:={{1,2}}(?![a-z0-9]))?",
@@ -176,6 +176,10 @@ def _encoded_part(part: str) -> str:
 
 
 def _as_written(text: str) -> str:
+    return _TOKEN.sub(_without_token, _plainly(text))
+
+
+def _plainly(text: str) -> str:
     found = identity.redact(text)
     if "=" in found or "%" in found:
         found = _PARAMETER.sub(_without_value, found)
@@ -183,8 +187,7 @@ def _as_written(text: str) -> str:
         found = _MEMBER.sub(_without_value, found)
     if _DIGITS.search(found):
         found = _NUMBER.sub(_without_number, found)
-    found = _IBAN.sub(_without_iban, found)
-    return _TOKEN.sub(_without_token, found)
+    return _IBAN.sub(_without_iban, found)
 
 
 def in_an_id(text: str) -> bool:
@@ -295,13 +298,25 @@ def _without_token(found: re.Match[str]) -> str:
 
 
 def _hides_more(token: str) -> bool:
-    """Is it base64 of a text with something personal, which may be base64 in turn?"""
+    """Is it base64, once or several times, of a text with something personal?"""
+    for _ in range(_LAYERS):
+        text = _behind(token)
+        if _plainly(text) != text:
+            return True
+        if not _TOKEN.fullmatch(text):
+            break
+        token = text
+    return False
+
+
+def _behind(token: str) -> str:
+    """The text that this is in base64; empty where it is none."""
     bare = re.sub("%2b|-", "+", re.sub("%2f|_", "/", token, flags=re.IGNORECASE), flags=re.IGNORECASE).rstrip("=")
     try:
         text = base64.b64decode(bare + "=" * (-len(bare) % 4)).decode()  # most words are no text behind it
     except (binascii.Error, UnicodeDecodeError):
-        return False
-    return text.isprintable() and _as_written(text) != text
+        return ""
+    return text if "".join(text.split()).isprintable() else ""
 
 
 # Addresses of pages
