@@ -288,7 +288,7 @@ class _Work:
             "ids": ids,
             "commerce": commerce,
             "consent": draft.get("consent"),
-            "tags": _tags(draft),
+            "tags": self._tags(draft),
             "labels": self._labels(draft),
             "custom": self._custom(draft.get("custom", {})),
         }
@@ -300,6 +300,13 @@ class _Work:
     def _labels(self, draft: Draft) -> list[str]:
         told = {label for one in draft.get("labels", ()) if (label := self._text("labels", one)) is not None}
         return sorted(told - OWN_LABELS | ({"backfill"} if self.inlet.backfill else set()))
+
+    def _tags(self, draft: Draft) -> Json:
+        found: Json = {}
+        for name, tag in draft.get("tags", {}).items():
+            given = {"event_id": self._id("tags", tag["event_id"])} if "event_id" in tag else {}
+            found[self._id("tags", name)] = {**tag, **given}
+        return found
 
     def _source(self, draft: Draft) -> str:
         source = draft.get("source") or self.inlet.source
@@ -344,7 +351,7 @@ class _Work:
             readable["categories"] = {name: value is True for name, value in said.items()}
             self._read_categories(readable)
             readable["categories"] = {
-                redaction.masked(str(name)): said for name, said in readable["categories"].items()
+                self._name("consent.categories", name): said for name, said in readable["categories"].items()
             }
         raw["consent"] = readable
 
@@ -432,7 +439,7 @@ class _Work:
         told: Json = {}
         for name, value in part.items():
             if name in _CATALOGUE_IDS:
-                told[name] = redaction.of_an_id(value)
+                told[name] = self._id(f"{place}.{name}", value)
             else:
                 told[name] = self._text(f"{place}.{name}", value) if isinstance(value, str) else value
         return {name: value for name, value in told.items() if value is not None}
@@ -441,6 +448,20 @@ class _Work:
         """Without what is personal in it; None where such a text is dropped."""
         found = redaction.masked(text)
         return text if found == text else self._personal(place, found)
+
+    def _id(self, place: str, text: str) -> str:
+        """What stands for something else, without what no id can be."""
+        found = redaction.of_an_id(text)
+        if found != text:
+            self._personal(place, found)
+        return found
+
+    def _name(self, place: str, name: str) -> str:
+        """A name that the sender chose."""
+        found = redaction.masked(name)
+        if found != name:
+            self._personal(place, found)
+        return found
 
     def _personal(self, place: str, instead: str) -> str | None:
         if (place, "personal") not in self.drops:
@@ -451,7 +472,7 @@ class _Work:
         """Own data as scalars: objects become dotted names, lists become JSON text; without what is personal."""
         result: Json = {}
         for name, value in custom.items():
-            place = prefix + redaction.masked(name)  # by itself: joined to others it may look like something else
+            place = prefix + self._name("custom", name)  # by itself: joined to others it may look like something else
             if isinstance(value, Mapping):
                 result.update(self._custom(value, place + "."))
             elif (told := self._own(place, value)) is not None:
@@ -463,7 +484,7 @@ class _Work:
         if isinstance(value, list):
             return [told for one in value if (told := self._own(name, one)) is not None]
         if isinstance(value, dict):
-            told = {redaction.masked(k): self._own(f"{name}.{k}", v) for k, v in value.items()}
+            told = {self._name("custom", k): self._own(f"{name}.{k}", v) for k, v in value.items()}
             return {k: v for k, v in told.items() if v is not None}
         if redaction.named(name, value):
             return self._personal("custom", identity.REDACTED)
@@ -529,10 +550,12 @@ class _Work:
 
     def _of_page(self, name: str, text: str) -> str | None:
         place = f"context.{name}"
-        if name == "title":
-            return self._text(place, text)
+        if name == "ip":
+            return identity.redact(text)  # what then is no address is dropped
+        if name == "user_agent":
+            return self._id(place, text)
         if name not in ("url", "referrer"):
-            return redaction.of_an_id(text) if name == "user_agent" else redaction.masked(text)
+            return self._text(place, text)
         found = redaction.page(text, self.inlet.url, self.inlet.redact)
         if self.inlet.url == "full" and found != text:
             self._personal(place, found)
@@ -569,14 +592,6 @@ def _without_nulls(value: Any, depth: int = 0) -> Any:
             if v is not None
         }
     return [_without_nulls(v, depth + 1) if isinstance(v, dict | list) else v for v in value if v is not None]
-
-
-def _tags(draft: Draft) -> Json:
-    """By names, and with ids, that hold no address and no phone number."""
-    return {
-        redaction.of_an_id(name): {**tag, "event_id": redaction.of_an_id(tag["event_id"])} if "event_id" in tag else tag
-        for name, tag in draft.get("tags", {}).items()
-    }
 
 
 def _yes(value: Any) -> bool | None:

@@ -1344,6 +1344,27 @@ def test_what_is_taken_out_of_free_text_is_counted_once_for_each_field(how):
     )
 
 
+@pytest.mark.parametrize(
+    ("draft", "place"),
+    [
+        ({"tags": {"ada@example.com": {"ran": True}}}, "tags"),
+        ({"tags": {"meta": {"event_id": "ada@example.com"}}}, "tags"),
+        ({"consent": {"categories": {"ada@example.com": True}}}, "consent.categories"),
+        ({"context": {"user_agent": "Mozilla/5.0 ada@example.com"}}, "context.user_agent"),
+        ({"context": {"language": "0171 1234567"}}, "context.language"),
+        ({"commerce": {"list_id": "YWRhQGV4YW1wbGUuY29t"}}, "commerce.list_id"),
+        ({"custom": {"a": {"ada@example.com": {"ada@example.com": 1}}}}, "custom"),
+    ],
+)
+def test_what_is_taken_out_where_an_id_or_a_name_stands_is_counted(draft, place):
+    found = accepted(draft)
+
+    assert found.drops == ((place, "personal"),)
+    text = str(found.event)
+    assert "[redacted]" in text
+    assert not any(one in text for one in ("ada@", "0171", "YWRh"))
+
+
 def test_what_is_dropped_leaves_the_rest_of_its_part():
     event = event_of(
         {
