@@ -54,9 +54,8 @@ _ENCODED = r"3\d|4[1-9a-f]|5[\da]|6[1-9a-f]|7[\da]|[89a-f][\da-f]"
 _ANY_AT = r"[@\uff20\ufe6b]|%(?:25)*40|%(?:25)*ef%(?:25)*(?:bc%(?:25)*a0|b9%(?:25)*ab)"
 _AT = re.compile(rf"({_ANY_AT})", re.IGNORECASE)
 _SPELLED_AT = re.compile(r"&(?:#0{0,6}64|#x0{0,6}40|commat);|\\u0040", re.IGNORECASE)  # in HTML and in JSON
-_QUOTED = re.compile(
-    r'\\?"[^"\\\r\n]{1,64}\\?"(?=@)'
-)  # the name before an @ may stand in quotation marks, and have spaces
+#: What is before the @ may stand in quotation marks, and then have spaces.
+_QUOTED = re.compile(r'\\?"[^"\\\r\n]{1,64}\\?"(?=@)')
 #: What may be an address; or an encoded separator, taken whole so that no address begins in its middle.
 _RUN = re.compile(
     rf"((?:[^{_SEPARATORS}]|%(?:25)*(?:2[147abde]|40|5[ef]|60|7e|{_ENCODED}))+)"

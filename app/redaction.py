@@ -204,18 +204,15 @@ def of_an_id(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _of_an_id(text: str) -> str:
-    found = identity.redact(text)
-    if _DIGITS.search(found):
-        found = _NUMBER.sub(lambda one: _without_number(one) if _with_country(one) else one[0], found)
-    return _TOKEN.sub(_without_token, found)
+    return _TOKEN.sub(_without_token, _without_phones(identity.redact(text), _with_country))
 
 
 def of_a_person(text: str, country: str | None) -> str:
-    """A shop's own id of a person; its SHA-256 where it is something personal by its look.
+    """A shop's own id of a person; its SHA-256 where it is an e-mail address or, also without its country, a phone number.
 
     A phone number is hashed as in E.164 however it was written, so that it is found by the number.
     """
-    if _SIGNS.search(text) is None or (masked(text) == text and not in_an_id(text)):
+    if _SIGNS.search(text) is None or not (in_an_id(text) or _without_phones(text, _is_phone) != text):
         return text
     try:
         return identity.hashes("phone", text if "@" not in text else "", country, ("e164",))["e164"]
@@ -223,8 +220,18 @@ def of_a_person(text: str, country: str | None) -> str:
         return identity.sha256(text.lower())
 
 
+def _without_phones(text: str, which: Callable[[re.Match[str]], bool]) -> str:
+    if not _DIGITS.search(text):
+        return text
+    return _NUMBER.sub(lambda found: _without_number(found) if which(found) else found[0], text)
+
+
 def _with_country(found: re.Match[str]) -> bool:
     return found.lastgroup == "plus" or (found.lastgroup == "exit" and not found[0].isdecimal())
+
+
+def _is_phone(found: re.Match[str]) -> bool:
+    return _with_country(found) or found.lastgroup in ("area", "trunk", "nanp")
 
 
 def _without_value(found: re.Match[str]) -> str:

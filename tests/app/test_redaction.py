@@ -109,6 +109,10 @@ def test_what_is_not_is_left_alone(text):
             (one, one)
             for one in ("0171 1234567", "650-555-1212", "0033612345678", "4111111111111111", "fb.1.1795420000000.12")
         ),
+        *(
+            (one, one)  # Pinterest's click ids are a text in base64
+            for one in ("dj0yJnU9b2JDcFFHekV4SHJNcmVrbFBkUEdqakh0akdUT1VjVVUmcD0yJm49cnNBQ3F2Q2dOVDBX",)
+        ),
     ],
 )
 def test_an_id_is_searched_for_what_cannot_be_one(text, expected):
@@ -123,7 +127,9 @@ def test_a_persons_id_that_is_a_phone_number_is_one_hash_however_it_is_written(w
     assert of_a_person(written, "DE") == identity.sha256("+4930123456")
 
 
-@pytest.mark.parametrize("text", ["customer-7", "12345678", "a3f0c2d4", "0012345678"])
+@pytest.mark.parametrize(
+    "text", ["customer-7", "12345678", "a3f0c2d4", "0012345678", "4111111111111111", "004930123456"]
+)
 def test_any_other_id_of_a_person_is_kept(text):
     assert of_a_person(text, "DE") == text
 
