@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from app.destination import ConsentPolicy, SignalName
-from app.events import SIGNALS, Event
+from app.events import CONTRADICTORY, SIGNALS, Event
 from app.signals import Unreadable, gpp, tcf, us_privacy
 
 #: purpose of a sink -> signals that must be granted
@@ -54,10 +54,13 @@ class Read:
     why: dict[str, str] = field(default_factory=dict)  # signal -> which source decided, where it was no plain signal
     opt_outs: list[str] = field(default_factory=list)  # of US privacy laws and Global Privacy Control
     refusals: list[str] = field(default_factory=list)  # why advertising gets nothing, whatever else is said
+    contradictory: set[str] = field(default_factory=set)  # signals that one source grants and another denies
 
     def say(self, name: str, value: Any, why: str = "") -> None:
         """Denials win, and the first of them is told."""
         said = "granted" if value == "granted" else "denied"
+        if self.signals.get(name, said) != said:
+            self.contradictory.add(name)
         if name not in self.signals or (said == "denied" and self.signals[name] == "granted"):
             self.signals[name] = said
             self.why[name] = why
@@ -129,7 +132,8 @@ def _verdict(policy: ConsentPolicy, basis: str, reason: str = "", part: Literal[
 
 def _told(found: Read, name: str) -> str:
     why = found.why.get(name)
-    return f"{name} {found.signals.get(name, 'absent')}" + (f" by {why}" if why else "")
+    told = f"{name} {found.signals.get(name, 'absent')}" + (f" by {why}" if why else "")
+    return f"{told} (contradictory)" if name in found.contradictory else told
 
 
 def place_of(event: Event) -> str:
@@ -210,7 +214,7 @@ def _us_privacy(found: Read, text: Any) -> None:
     try:
         said = us_privacy.decode(text)
     except (Unreadable, TypeError):
-        found.refusals.append("us_privacy unreadable")
+        found.refusals.append(f"us_privacy {_why_not(text)}, counts as denied")
         return
     _opted_out_of_sale(found, said, "us_privacy")
 
@@ -226,7 +230,7 @@ def _tcf(found: Read, text: Any, policy: ConsentPolicy, vendor: int | None) -> N
     try:
         _purposes(found, tcf.decode(text), policy, vendor, "tcf")
     except (Unreadable, TypeError, AttributeError):
-        _unreadable(found, "tcf")
+        _unreadable(found, "tcf", text)
 
 
 def _gpp(found: Read, text: Any, policy: ConsentPolicy, vendor: int | None) -> None:
@@ -235,7 +239,7 @@ def _gpp(found: Read, text: Any, policy: ConsentPolicy, vendor: int | None) -> N
     try:
         sections = gpp.decode(text).sections
     except (Unreadable, TypeError, AttributeError):
-        _unreadable(found, "gpp")
+        _unreadable(found, "gpp", text)
         return
     for name, section in sections:
         match section:
@@ -246,12 +250,21 @@ def _gpp(found: Read, text: Any, policy: ConsentPolicy, vendor: int | None) -> N
             case gpp.UsSection():
                 _us_section(found, section, f"gpp {name}")
             case gpp.Unknown():
-                found.refusals.append(f"gpp {name} is not read, counts as denied")
+                _refuse_all(found, f"gpp {name} is not read")
 
 
-def _unreadable(found: Read, name: str) -> None:
-    found.deny(SIGNALS, f"{name} unreadable")
-    found.refusals.append(f"{name} unreadable, counts as denied")
+def _unreadable(found: Read, name: str, text: Any) -> None:
+    _refuse_all(found, f"{name} {_why_not(text)}")
+
+
+def _refuse_all(found: Read, why: str) -> None:
+    """Nobody knows what it says, so it counts as a denial of everything."""
+    found.deny(SIGNALS, why)
+    found.refusals.append(f"{why}, counts as denied")
+
+
+def _why_not(text: Any) -> str:
+    return CONTRADICTORY if text == CONTRADICTORY else "unreadable"
 
 
 def _us_section(found: Read, section: gpp.UsSection, where: str) -> None:

@@ -177,10 +177,11 @@ def _digests(kind: str, value: Any, country: str | None, place: str) -> list[tup
             raise BadEvent(str(exc), place, "is none that events could carry") from None
         # shops use addresses as ids of people, too, and app/normalize.py hashes those
         return [*((kind, one) for one in hashes), *(("user_id", identity.sha256(one)) for one in hashes)]
+    if kind == "user_id" and (hashed := redaction.of_a_person(text, country)) != text:
+        before = identity.sha256(text.lower())  # as events of earlier versions carry a phone number
+        return [(kind, identity.sha256(one)) for one in dict.fromkeys((hashed, before))]
     if redaction.in_an_id(text):
-        if kind != "user_id":
-            raise BadEvent("personal_id", place, "looks like an e-mail address or phone number")
-        text = identity.sha256(text.lower())
+        raise BadEvent("personal_id", place, "looks like an e-mail address or phone number")
     if kind == "ga_client_id":
         text = re.sub(r"^GA1\.\d\.", "", text)  # as app/normalize.py does with the cookie's value
     # a hash may stand for itself, where the shop's own ids are hashes, or for what was hashed

@@ -146,6 +146,10 @@ class _Consent(TypedDict, total=False):
     region: Annotated[str, _doc("Where the person was asked: ISO 3166, a country or a part of it, such as US-CA")]
 
 
+#: What stands for a string, or for a region, where the copies of a conversion have different ones.
+CONTRADICTORY = "contradictory"
+
+
 class DraftConsent(_Consent, total=False):
     """What the person said, as the source reports it; absent means not told."""
 

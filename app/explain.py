@@ -25,13 +25,18 @@ def explain(
         told |= {"readable": True, **signals.told(kind, text)}
     except Unreadable as exc:
         told |= {"readable": False, "segment": exc.segment, "why": exc.why}
-    if settings is not None and kind is not None:
+    if settings is not None:
         told["destinations"] = _verdicts(_consent(kind, text), settings, place, site)
     return told
 
 
-def _consent(kind: str, text: str) -> Json:
-    """As an event carries it: Google's parameters are signals by then, which an unreadable one denies."""
+def _consent(kind: str | None, text: str) -> Json:
+    """As an event carries it: Google's parameters are signals by then, which an unreadable one denies.
+
+    Nobody knows what a string of no kind was meant for: it denies all.
+    """
+    if kind is None:
+        return dict.fromkeys(SIGNALS, "denied")
     if kind not in ("gcs", "gcd"):
         return {kind: text}
     try:

@@ -54,6 +54,8 @@ _ENCODED = r"3\d|4[1-9a-f]|5[\da]|6[1-9a-f]|7[\da]|[89a-f][\da-f]"
 _ANY_AT = r"[@\uff20\ufe6b]|%(?:25)*40|%(?:25)*ef%(?:25)*(?:bc%(?:25)*a0|b9%(?:25)*ab)"
 _AT = re.compile(rf"({_ANY_AT})", re.IGNORECASE)
 _SPELLED_AT = re.compile(r"&(?:#0{0,6}64|#x0{0,6}40|commat);|\\u0040", re.IGNORECASE)  # in HTML and in JSON
+#: What is before the @ may stand in quotation marks, and then have spaces.
+_QUOTED = re.compile(r'\\?"[^"\\\r\n]{1,64}\\?"(?=@)')
 #: What may be an address; or an encoded separator, taken whole so that no address begins in its middle.
 _RUN = re.compile(
     rf"((?:[^{_SEPARATORS}]|%(?:25)*(?:2[147abde]|40|5[ef]|60|7e|{_ENCODED}))+)"
@@ -91,12 +93,19 @@ def looks_personal(text: str) -> bool:
     return redact(text) != text or ("@" in text and _EMAIL.fullmatch(text.strip()) is not None)
 
 
+def with_at(text: str) -> str:
+    """The text with the sign of an address where HTML or JSON writes it in other signs."""
+    return _SPELLED_AT.sub("@", text) if "&" in text or "\\" in text else text
+
+
 def redact(text: str) -> str:
     """The text with e-mail addresses replaced, also percent-encoded ones; nothing is left of a text that is a phone number."""
     bare = text.strip()
     if bare[:1] in ("+", "(") and _PHONE_LIKE.fullmatch(bare):
         return REDACTED
-    written = _SPELLED_AT.sub("@", text) if "&" in text or "\\" in text else text
+    written = with_at(text)
+    if '"@' in written:
+        written = _QUOTED.sub("quoted", written)
     encoded = "%" in text and ("40" in text or "%ef" in text.lower())
     if "@" in written or "\uff20" in written or "\ufe6b" in written or encoded:
         found = _RUN.sub(_without_addresses, written)

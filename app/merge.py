@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from app.events import SIGNALS, Event, Json, Source
+from app.events import CONTRADICTORY, SIGNALS, Event, Json, Source
 
 #: Copies kept per conversion; more (by a fixed order that keeps some of every source) are counted and not merged. Their
 #: consent is: a denial counts in whichever copy it is.
@@ -230,7 +230,7 @@ def merge_consent(signals: Sequence[Any]) -> Json:
         if name in told:
             said = {s[name] for s in signals if name in s}
             # two different strings contradict each other: policy reads that as denied, and a region as not known
-            result[name] = said.pop() if len(said) == 1 else "contradictory"
+            result[name] = said.pop() if len(said) == 1 else CONTRADICTORY
     if "categories" in told:
         categories = [s["categories"] for s in signals if "categories" in s]
         names = sorted({name for one in categories for name in one})

@@ -19,7 +19,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from app import consent as consenting
-from app import formats, identity, reading, redaction, schemas
+from app import formats, identity, reading, redaction, schemas, signals
 from app.errors import BadEvent, SettingsError
 from app.events import FORMAT_VERSION, OWN_LABELS, SIGNALS, Draft, Event, Json, Origin, Source
 from app.formats import NOT_AN_ID, Ignored
@@ -43,9 +43,6 @@ _AMOUNTS = ("value", "tax", "shipping", "discount")
 _ITEM_NUMBERS = ("price", "discount", "quantity")
 _POSTAL_CODE = 10  # characters of the longest, which is grouped like some countries' phone numbers: 07001-1234
 _MOST = 1e15  # of an amount: more is a mistake, and its cents are lost in a float
-#: What an address or a phone number has, as JSON: most events have none of it, and looking closer costs more than all else.
-_SUSPICIOUS = (b"@", b"%", b"+", b'"(', b'" ', b'"\\', "\uff20".encode())
-_TOLD = ("consent", "tags", "labels")
 #: Of commerce: catalogues know these by their digits.
 _CATALOGUE_IDS = ("item_id", "list_id")
 #: The largest whole number that every reader of JSON reads alike.
@@ -291,21 +288,25 @@ class _Work:
             "ids": ids,
             "commerce": commerce,
             "consent": draft.get("consent"),
-            "tags": draft.get("tags"),
+            "tags": self._tags(draft),
             "labels": self._labels(draft),
             "custom": self._custom(draft.get("custom", {})),
         }
         event.update((name, part) for name, part in parts.items() if part)
-        text = orjson.dumps(event)
-        if len(text) > MAX_BYTES:
+        if len(orjson.dumps(event)) > MAX_BYTES:
             raise BadEvent("too_large", "", f"larger than {MAX_BYTES} bytes")
-        if any(sign in text for sign in _SUSPICIOUS):
-            event.update((name, _redacted(event[name])) for name in _TOLD if name in event)
         return Normalized(event, tuple(self.drops))  # type: ignore[arg-type]
 
     def _labels(self, draft: Draft) -> list[str]:
         told = {label for one in draft.get("labels", ()) if (label := self._text("labels", one)) is not None}
         return sorted(told - OWN_LABELS | ({"backfill"} if self.inlet.backfill else set()))
+
+    def _tags(self, draft: Draft) -> Json:
+        found: Json = {}
+        for name, tag in draft.get("tags", {}).items():
+            given = {"event_id": self._id("tags", tag["event_id"])} if "event_id" in tag else {}
+            found[self._id("tags", name)] = {**tag, **given}
+        return found
 
     def _source(self, draft: Draft) -> str:
         source = draft.get("source") or self.inlet.source
@@ -337,8 +338,9 @@ class _Work:
             else:
                 self.drops.append(("consent.region", "not_a_region"))
         for name in ("tcf", "gpp", "us_privacy"):
-            if name in readable and not isinstance(readable[name], str):
-                readable[name] = self._unreadable(name, "unreadable")  # policy counts such a string as denied
+            if name in readable and not signals.looks_like(name, readable[name]):
+                # policy counts such a string as denied; what it is instead may be personal, and is not kept
+                readable[name] = self._unreadable(name, "unreadable")
         if "gpc" in readable and _yes(readable["gpc"]) is None:
             readable["gpc"] = self._unreadable("gpc", True)
         if "categories" in readable:
@@ -348,6 +350,9 @@ class _Work:
                 self._unreadable("categories", None)
             readable["categories"] = {name: value is True for name, value in said.items()}
             self._read_categories(readable)
+            readable["categories"] = {
+                self._name("consent.categories", name): said for name, said in readable["categories"].items()
+            }
         raw["consent"] = readable
 
     def _read_googles(self, readable: Json) -> None:
@@ -363,9 +368,9 @@ class _Work:
 
     def _read_categories(self, readable: Json) -> None:
         """A category of the settings that this consent leaves out is one that nobody agreed to."""
-        for category, signals in self.inlet.categories.items():
+        for category, means in self.inlet.categories.items():
             said = "granted" if readable["categories"].get(category) else "denied"
-            _add_signals(readable, dict.fromkeys(signals, said))
+            _add_signals(readable, dict.fromkeys(means, said))
 
     def _unreadable(self, name: str, instead: Any) -> Any:
         self.drops.append((f"consent.{name}", "unreadable"))
@@ -399,7 +404,7 @@ class _Work:
                 continue
             if _CONTROL.search(text) or len(text) > 1000:
                 self.drops.append((f"ids.{name}", "malformed"))
-            elif identity.looks_personal(text):
+            elif redaction.in_an_id(text):
                 self.drops.append((f"ids.{name}", "personal"))
             else:
                 ids[name] = text
@@ -434,7 +439,7 @@ class _Work:
         told: Json = {}
         for name, value in part.items():
             if name in _CATALOGUE_IDS:
-                told[name] = identity.redact(value)
+                told[name] = self._id(f"{place}.{name}", value)
             else:
                 told[name] = self._text(f"{place}.{name}", value) if isinstance(value, str) else value
         return {name: value for name, value in told.items() if value is not None}
@@ -443,6 +448,20 @@ class _Work:
         """Without what is personal in it; None where such a text is dropped."""
         found = redaction.masked(text)
         return text if found == text else self._personal(place, found)
+
+    def _id(self, place: str, text: str) -> str:
+        """What stands for something else, without what no id can be."""
+        found = redaction.of_an_id(text)
+        if found != text:
+            self._personal(place, found)
+        return found
+
+    def _name(self, place: str, name: str) -> str:
+        """A name that the sender chose."""
+        found = redaction.masked(name)
+        if found != name:
+            self._personal(place, found)
+        return found
 
     def _personal(self, place: str, instead: str) -> str | None:
         if (place, "personal") not in self.drops:
@@ -453,7 +472,7 @@ class _Work:
         """Own data as scalars: objects become dotted names, lists become JSON text; without what is personal."""
         result: Json = {}
         for name, value in custom.items():
-            place = f"{prefix}{name}"
+            place = prefix + self._name("custom", name)  # by itself: joined to others it may look like something else
             if isinstance(value, Mapping):
                 result.update(self._custom(value, place + "."))
             elif (told := self._own(place, value)) is not None:
@@ -465,7 +484,7 @@ class _Work:
         if isinstance(value, list):
             return [told for one in value if (told := self._own(name, one)) is not None]
         if isinstance(value, dict):
-            told = {redaction.masked(k): self._own(f"{name}.{k}", v) for k, v in value.items()}
+            told = {self._name("custom", k): self._own(f"{name}.{k}", v) for k, v in value.items()}
             return {k: v for k, v in told.items() if v is not None}
         if redaction.named(name, value):
             return self._personal("custom", identity.REDACTED)
@@ -486,7 +505,7 @@ class _Work:
         if "user_id" in given:
             user_id = str(given.pop("user_id")).strip()
             if user_id.lower() not in NOT_AN_ID:
-                user["user_id"] = identity.sha256(user_id.lower()) if redaction.in_an_id(user_id) else user_id
+                user["user_id"] = redaction.of_a_person(user_id, user.get("country") or self.inlet.country)
         for name in ("city", "region", "postal_code"):
             text = str(given.pop(name, "")).strip()
             if identity.is_sha256(text):  # platforms want these in clear, or under a hash of their own spelling
@@ -531,10 +550,12 @@ class _Work:
 
     def _of_page(self, name: str, text: str) -> str | None:
         place = f"context.{name}"
-        if name == "title":
-            return self._text(place, text)
+        if name == "ip":
+            return identity.redact(text)  # what then is no address is dropped
+        if name == "user_agent":
+            return self._id(place, text)
         if name not in ("url", "referrer"):
-            return identity.redact(text)
+            return self._text(place, text)
         found = redaction.page(text, self.inlet.url, self.inlet.redact)
         if self.inlet.url == "full" and found != text:
             self._personal(place, found)
@@ -571,17 +592,6 @@ def _without_nulls(value: Any, depth: int = 0) -> Any:
             if v is not None
         }
     return [_without_nulls(v, depth + 1) if isinstance(v, dict | list) else v for v in value if v is not None]
-
-
-def _redacted(value: Any) -> Any:
-    """A copy in which no text and no name has an e-mail address or is a phone number."""
-    if isinstance(value, str):
-        return identity.redact(value)
-    if isinstance(value, dict):
-        return {identity.redact(k): _redacted(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_redacted(v) for v in value]
-    return value
 
 
 def _yes(value: Any) -> bool | None:

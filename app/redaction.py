@@ -110,7 +110,8 @@ def _encoded(codes: str) -> str:
 
 #: What people put between the digits of a number; a plus is a space in a query.
 _SPACE = rf"(?:[ .()/+\-\u00a0\u2007\u2009\u202f\u2010-\u2015]|{_encoded('20|28|29|2[bdef]')}|%c2%a0)"
-_LEFT = rf"(?:(?<![\w.,:-])|(?<=%{_HEX}{_HEX}))"
+#: Behind a digit these belong to a number: a time, a version, an amount.
+_LEFT = rf"(?:(?<![\w-])(?<!\d[.,:])|(?<=%{_HEX}{_HEX}))"
 _RIGHT = rf"(?!{_SPACE}{{0,2}}\d|[^\W_]|-\w)"
 _NUMBER = re.compile(
     rf"(?P<plus>(?:(?<![^\W_])[+\uff0b]|{_encoded('2b')}){_SPACE}{{0,2}}(?:{_SPACE}{{0,3}}\d){{7,17}}(?!\d))"
@@ -137,7 +138,7 @@ _PARAMETER = re.compile(
     re.IGNORECASE,
 )
 _BETWEEN = re.compile(r"([\s&?#;=\"'<>]+)")
-_LAYERS = 4  # of percent-encoding, more than one address in another ever has
+_LAYERS = 4  # of encoding, more than one address in another ever has
 _MEMBER = re.compile(r'(?P<before>"(?P<name>[^"\\]{2,60})"\s?:\s?)"(?P<value>(?:[^"\\]|\\.)*)"')
 _TOKEN = re.compile(
     rf"(?:(?<![A-Za-z0-9+/_%-])|(?<=%{_HEX}{_HEX}))(?:[a-z0-9+/_-]|%2[bf]){{12,1000}}(?![a-z0-9+/_-])(?:={{1,2}}(?![a-z0-9]))?",
@@ -175,6 +176,10 @@ def _encoded_part(part: str) -> str:
 
 
 def _as_written(text: str) -> str:
+    return _TOKEN.sub(_without_token, _plainly(text))
+
+
+def _plainly(text: str) -> str:
     found = identity.redact(text)
     if "=" in found or "%" in found:
         found = _PARAMETER.sub(_without_value, found)
@@ -182,13 +187,51 @@ def _as_written(text: str) -> str:
         found = _MEMBER.sub(_without_value, found)
     if _DIGITS.search(found):
         found = _NUMBER.sub(_without_number, found)
-    found = _IBAN.sub(_without_iban, found)
-    return _TOKEN.sub(_without_token, found)
+    return _IBAN.sub(_without_iban, found)
 
 
 def in_an_id(text: str) -> bool:
-    """Is an id an e-mail address, in base64 too, or a phone number with its country? Others are grouped as order numbers are."""
-    return identity.looks_personal(text) or _TOKEN.sub(_without_token, text) != text
+    """Does an id hold an e-mail address, in base64 too, or a phone number with its country?"""
+    return of_an_id(text) != text or ("@" in text and identity.looks_personal(text))
+
+
+def of_an_id(text: str) -> str:
+    """The same with those replaced. Without its country a phone number is grouped as order numbers are."""
+    if _SIGNS.search(text) is None:
+        return text
+    return _of_an_id(text) if len(text) <= 500 else _of_an_id.__wrapped__(text)
+
+
+@lru_cache(maxsize=4096)
+def _of_an_id(text: str) -> str:
+    return _TOKEN.sub(_without_token, _without_phones(identity.redact(text), _with_country))
+
+
+def of_a_person(text: str, country: str | None) -> str:
+    """A shop's own id of a person; its SHA-256 where it is an e-mail address or, also without its country, a phone number.
+
+    A phone number is hashed as in E.164 however it was written, so that it is found by the number.
+    """
+    if _SIGNS.search(text) is None or not (in_an_id(text) or _without_phones(text, _is_phone) != text):
+        return text
+    try:
+        return identity.hashes("phone", text if "@" not in text else "", country, ("e164",))["e164"]
+    except (identity.Unusable, KeyError):
+        return identity.sha256(text.lower())
+
+
+def _without_phones(text: str, which: Callable[[re.Match[str]], bool]) -> str:
+    if not _DIGITS.search(text):
+        return text
+    return _NUMBER.sub(lambda found: _without_number(found) if which(found) else found[0], text)
+
+
+def _with_country(found: re.Match[str]) -> bool:
+    return found.lastgroup == "plus" or (found.lastgroup == "exit" and not found[0].isdecimal())
+
+
+def _is_phone(found: re.Match[str]) -> bool:
+    return _with_country(found) or found.lastgroup in ("area", "trunk", "nanp")
 
 
 def _without_value(found: re.Match[str]) -> str:
@@ -252,22 +295,35 @@ def _without_iban(found: re.Match[str]) -> str:
 
 def _without_token(found: re.Match[str]) -> str:
     token = found[0]
-    if _hides_address(token):
+    if token.isdecimal():  # no text is such a row in base64
+        return token
+    if _hides_more(token):
         return REDACTED
     if "/" in token:  # a letter of base64, and what separates the parts of a path
-        return "/".join(REDACTED if len(part) >= 12 and _hides_address(part) else part for part in token.split("/"))
+        return "/".join(REDACTED if len(part) >= 12 and _hides_more(part) else part for part in token.split("/"))
     return token
 
 
-def _hides_address(token: str) -> bool:
-    """Is it base64 of a text with an e-mail address?"""
+def _hides_more(token: str) -> bool:
+    """Is it base64, once or several times, of a text with something personal?"""
+    for _ in range(_LAYERS):
+        text = _behind(token)
+        if _plainly(text) != text:
+            return True
+        if not _TOKEN.fullmatch(text):
+            break
+        token = text
+    return False
+
+
+def _behind(token: str) -> str:
+    """The text that this is in base64; empty where it is none."""
     bare = re.sub("%2b|-", "+", re.sub("%2f|_", "/", token, flags=re.IGNORECASE), flags=re.IGNORECASE).rstrip("=")
     try:
-        raw = base64.b64decode(bare + "=" * (-len(bare) % 4))
-        text = raw.decode() if b"@" in raw else ""
+        text = base64.b64decode(bare + "=" * (-len(bare) % 4)).decode()  # most words are no text behind it
     except (binascii.Error, UnicodeDecodeError):
-        return False
-    return bool(text) and text.isprintable() and identity.redact(text) != text
+        return ""
+    return text if "".join(text.split()).isprintable() else ""
 
 
 # Addresses of pages
@@ -281,6 +337,7 @@ def page(url: str, kept: PageUrl, how: Redact) -> str:
     `how` tells what becomes of its personal parts. A name with its password before the host is never kept; without a password it
     may as well be an e-mail address, of which the host is a part.
     """
+    url = identity.with_at(url)
     begin = _ORIGIN.match(url)
     origin, rest = _origin(begin) if begin else "", url[begin.end() if begin else 0 :]
     if (how == "drop" and REDACTED in origin) or (kept == "origin" and not origin):

@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 HOUR = 3_600_000  # milliseconds, as Kafka's topic settings want them
 DAY = 24 * HOUR
-HEARD_OF = 5.0  # seconds until every broker knows every topic
+HEARD_OF = 10.0  # seconds until every broker knows every topic, also on a machine that has too much to do
 DELETIONS_KEPT = DAY  # in changelogs: state that is older than half of this may hold rows that were deleted since
 
 

@@ -21,7 +21,7 @@ import hmac
 import ipaddress
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +38,7 @@ from app.collector.tee import Tee
 from app.errors import BadEvent
 from app.events import Json, Origin
 from app.normalize import Inlet, Normalized, Refused, Result, normalize, parse, wanted_variants
+from app.renewed import Renewed
 from app.settings import Settings
 from sinks import ga4
 
@@ -49,7 +50,7 @@ RETRY_AFTER = "5"  # seconds
 
 @dataclass(frozen=True)
 class _Key:
-    value: bytes
+    read: Callable[[], bytes]
     site: str
     secret: bool
 
@@ -65,11 +66,12 @@ class Collector:
             key
             for site, one in settings.sites.items()
             for key in (
-                _Key(one.write_key.encode(), site, secret=False),
-                _Key(one.secret_key.read().encode(), site, secret=True),
+                _Key(one.write_key.encode, site, secret=False),
+                _Key(Renewed(one.secret_key).read, site, secret=True),
             )
         ]
-        self._secrets = {key.site: key.value for key in self._keys if key.secret}  # what made-up ids are made with
+        # what made-up ids are made with, the same ones for as long as this process runs
+        self._secrets = {key.site: key.read() for key in self._keys if key.secret}
         self._streams = [
             str(one.measurement_id) for one in settings.destinations.values() if isinstance(one, ga4.Settings)
         ]
@@ -256,7 +258,7 @@ class Collector:
     def _known(self, given: str) -> _Key | None:
         found = None
         for key in self._keys:  # all of them, in constant time each: the time must not tell which was close
-            if hmac.compare_digest(key.value, given.encode(errors="replace")):
+            if hmac.compare_digest(key.read(), given.encode(errors="replace")):
                 found = key
         return found
 

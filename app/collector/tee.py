@@ -40,6 +40,7 @@ from app.errors import BadEvent
 from app.events import SIGNALS, Event, Json, Tag
 from app.formats import Ignored, gtag
 from app.normalize import Normalized, Result, parse
+from app.renewed import Renewed
 from app.settings import Ga4Stream
 from sinks.ga4 import Ga4
 
@@ -255,9 +256,7 @@ class Tee:
         self._streams = door.settings.collector.ga4
         self._policies = {name: door.settings.stream_policy(name) for name in self._streams}
         self._secrets = {
-            name: stream.api_secret.read().encode()
-            for name, stream in self._streams.items()
-            if stream.api_secret is not None
+            name: Renewed(stream.api_secret) for name, stream in self._streams.items() if stream.api_secret is not None
         }
         self._relays: dict[str, Relay] = {}
 
@@ -306,7 +305,7 @@ class Tee:
         if stream is None:
             return _unknown("measurement_id")
         secret = self._secrets.get(name)
-        if secret is None or not hmac.compare_digest(secret, _only(given.getall("api_secret", [])).encode()):
+        if secret is None or not hmac.compare_digest(secret.read(), _only(given.getall("api_secret", [])).encode()):
             metrics.REFUSED.labels("no_key").inc()
             return problem(401, "no_key", "api_secret", "is missing or not known")
         try:

@@ -32,7 +32,7 @@ _LOOKS = {
     "gcs": r"[Gg][0-9].*",
     "gcd": r"[0-9]{2}[A-Za-z][0-9].*",
     "gpp": r"D[A-P].*",  # its first six bits are the type 3, and the next begin a version below 16
-    "tcf": r"C.*",  # its first six bits are the version 2
+    "tcf": r"[BC].*",  # its first six bits are the version: 2, or 1, which is told apart and not read
 }
 
 
@@ -42,6 +42,13 @@ def kind_of(text: str) -> str:
         if re.fullmatch(looks, text, re.DOTALL):
             return kind
     raise Unreadable("string", "is of no kind that is read here")
+
+
+def looks_like(kind: str, text: object) -> bool:
+    """May it be a string of this kind? Seen by its signs and its beginning alone; what follows may still be unreadable."""
+    if not isinstance(text, str) or not re.fullmatch(r"[\w.~-]+", text, re.ASCII):
+        return False
+    return re.fullmatch(_LOOKS[kind], text) is not None
 
 
 def told(kind: str, text: str) -> dict[str, Any]:

@@ -36,7 +36,6 @@ OPT_OUTS: list[Json] = [
     {"gpp": gpp_string({7: us_national(KnownChildSensitiveDataConsents=[0, 1])})},
     {"gpp": gpp_string({7: us_national(KnownChildSensitiveDataConsents=[2, 0])})},
     {"gpp": gpp_string({7: us_national(gpc=True)})},
-    {"gpp": VIRGINIA},
 ]
 UNREADABLE: list[Json] = [
     {"tcf": "CPXxRfAPXxRfA"},
@@ -44,6 +43,7 @@ UNREADABLE: list[Json] = [
     {"gpp": "DBABMA~1YNN"},
     {"tcf": ""},
     {"gpp": "x"},
+    {"gpp": VIRGINIA},
 ]
 
 #: Whatever makes a denial: each for advertising, the signals for whoever needs them.
@@ -476,9 +476,16 @@ def test_whatever_the_event_it_is_seen_without_a_change_of_its_own(event, policy
         ({"ad_storage": "denied"}, "ad_storage denied, ad_user_data absent"),
         (ALL | {"gpc": True}, "gpc on"),
         (ALL | {"us_privacy": "1YYN"}, "us_privacy opted out of sale"),
-        (ALL | {"us_privacy": "secret@example.com"}, "us_privacy unreadable"),
+        (ALL | {"us_privacy": "secret@example.com"}, "us_privacy unreadable, counts as denied"),
         (ALL | {"tcf": "secret@example.com"}, "tcf unreadable, counts as denied"),
         (ALL | {"gpp": "secret@example.com"}, "gpp unreadable, counts as denied"),
+        (ALL | {"tcf": "contradictory"}, "tcf contradictory, counts as denied"),
+        (ALL | {"gpp": "contradictory"}, "gpp contradictory, counts as denied"),
+        (ALL | {"us_privacy": "contradictory"}, "us_privacy contradictory, counts as denied"),
+        (
+            ALL | {"tcf": tc_string(purposes=[1])},
+            "ad_storage granted, ad_user_data denied by tcf purpose 7 (contradictory)",
+        ),
         ({"tcf": EVERYTHING}, "ad_storage granted by tcf, ad_user_data granted by tcf"),
         ({"tcf": tc_string(purposes=[1])}, "ad_storage granted by tcf, ad_user_data denied by tcf purpose 7"),
         (ALL | {"gpp": VIRGINIA}, "gpp usva is not read, counts as denied"),

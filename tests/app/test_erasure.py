@@ -54,6 +54,8 @@ def normalized(**draft: Any) -> Any:
         ({"phone": "+49 30 123456"}, {"user": {"phone": "030 123456"}}),
         ({"phone": "030 123456", "country": "de"}, {"user": {"phone": "+4930123456"}}),
         ({"phone": sha("4930123456")}, {"user": {"phone": "+4930123456"}}),
+        ({"phone": "+49 30 123456"}, {"user": {"user_id": "030/123456"}}),
+        ({"external_id": "tel:+49-30-123456"}, {"user": {"user_id": "0049 30 123456"}}),
         ({"external_id": "customer-7"}, {"user": {"user_id": "customer-7"}}),
         ({"external_id": 7}, {"user": {"user_id": 7}}),
         ({"external_id": "ada@example.com"}, {"user": {"user_id": "ada@example.com"}}),

@@ -105,6 +105,10 @@ def test_an_unreadable_string_says_where_and_why_and_fails_the_command(run, argu
     assert json.loads(result.output) == expected
 
 
+def test_a_string_of_no_kind_gets_nobody_anything():
+    assert gets("2~1.2") == {"ads": "nothing", "search": "nothing", "stats": "nothing"}
+
+
 def test_one_unreadable_string_does_not_silence_the_others(run):
     result = run("CQ", "1YNN")
 

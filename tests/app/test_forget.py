@@ -126,11 +126,12 @@ def test_durations_are_rounded_up(seconds, text):
 
 @asynccontextmanager
 async def collector(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, of_site: str = ""
+    folder: Path, monkeypatch: pytest.MonkeyPatch, of_site: str = "", where: str = '{ env = "NOBODY_SETS_THIS" }'
 ) -> AsyncIterator[TestClient[Any, Any]]:
     monkeypatch.setenv("NOBODY_SETS_THIS", "sk_secret")
     path = folder / "capistream.toml"
     text = CONFIG.format(brokers="127.0.0.1:1", prefix="none", endpoint="http://127.0.0.1:1")
+    text = text.replace('{ env = "NOBODY_SETS_THIS" }', where)
     path.write_text(text.replace("[sources.orders]", f"{of_site}\n[sources.orders]"))
     application = Collector(settings.load(path)).application()
     application.cleanup_ctx.clear()  # no producer: a dry run needs none
@@ -141,6 +142,18 @@ async def collector(
 async def post(client: TestClient[Any, Any], key: str, body: bytes) -> tuple[int, str]:
     async with client.post("/v1/forget", data=body, headers={"Authorization": f"Bearer {key}"}) as response:
         return response.status, await response.text()
+
+
+async def test_a_secret_key_in_a_file_can_be_renewed_without_a_restart(tmp_path, monkeypatch):
+    monkeypatch.setattr("app.renewed.EVERY", 0.0)
+    (tmp_path / "key").write_text("sk_before")
+    body = orjson.dumps({"email": "ada@example.com", "dry_run": True})
+    async with collector(tmp_path, monkeypatch, where=f'{{ file = "{tmp_path}/key" }}') as client:
+        before = [(await post(client, key, body))[0] for key in ("sk_before", "sk_after")]
+        (tmp_path / "key").write_text("sk_after")
+        after = [(await post(client, key, body))[0] for key in ("sk_before", "sk_after")]
+
+    assert (before, after) == ([200, 401], [401, 200])
 
 
 async def test_whoever_has_the_secret_key_is_told_what_would_be_done_and_remain(tmp_path, monkeypatch):

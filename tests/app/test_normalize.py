@@ -882,6 +882,10 @@ def test_no_consent_told_is_none_at_all(value):
         ("us_privacy", 1, "unreadable", (("consent.us_privacy", "unreadable"),)),
         ("tcf", ["CPx"], "unreadable", (("consent.tcf", "unreadable"),)),
         ("gpp", False, "unreadable", (("consent.gpp", "unreadable"),)),
+        # what is no such string by its look is not kept: it may be anything
+        ("tcf", "ada@example.com", "unreadable", (("consent.tcf", "unreadable"),)),
+        ("gpp", "YWRhQGV4YW1wbGUuY29t", "unreadable", (("consent.gpp", "unreadable"),)),
+        ("us_privacy", "1YN", "unreadable", (("consent.us_privacy", "unreadable"),)),
         ("categories", {"a": True, "b": "0"}, {"a": True, "b": False}, ()),
         ("categories", {"a": True, "b": "perhaps"}, {"a": True, "b": False}, (("consent.categories", "unreadable"),)),
         ("categories", "all", {}, (("consent.categories", "unreadable"),)),
@@ -1092,7 +1096,9 @@ def test_a_postal_code_is_no_phone_number(value):
         (7, "7"),
         (" Customer-7 ", "Customer-7"),
         ("Ada@Example.com", sha("ada@example.com")),
-        ("+49 30 123456", sha("+49 30 123456")),
+        ("+49 30 123456", sha("+4930123456")),
+        ("0049 (0)30 123456", sha("+4930123456")),
+        ("tel:+49-30-123456", sha("+4930123456")),
         ("Ada <ada@example.com>", sha("ada <ada@example.com>")),
         ("ada%40example.com", sha("ada%40example.com")),
         (sha("x"), sha("x")),
@@ -1336,6 +1342,27 @@ def test_what_is_taken_out_of_free_text_is_counted_once_for_each_field(how):
         ("context.title", "personal"),
         ("custom", "personal"),
     )
+
+
+@pytest.mark.parametrize(
+    ("draft", "place"),
+    [
+        ({"tags": {"ada@example.com": {"ran": True}}}, "tags"),
+        ({"tags": {"meta": {"event_id": "ada@example.com"}}}, "tags"),
+        ({"consent": {"categories": {"ada@example.com": True}}}, "consent.categories"),
+        ({"context": {"user_agent": "Mozilla/5.0 ada@example.com"}}, "context.user_agent"),
+        ({"context": {"language": "0171 1234567"}}, "context.language"),
+        ({"commerce": {"list_id": "YWRhQGV4YW1wbGUuY29t"}}, "commerce.list_id"),
+        ({"custom": {"a": {"ada@example.com": {"ada@example.com": 1}}}}, "custom"),
+    ],
+)
+def test_what_is_taken_out_where_an_id_or_a_name_stands_is_counted(draft, place):
+    found = accepted(draft)
+
+    assert found.drops == ((place, "personal"),)
+    text = str(found.event)
+    assert "[redacted]" in text
+    assert not any(one in text for one in ("ada@", "0171", "YWRh"))
 
 
 def test_what_is_dropped_leaves_the_rest_of_its_part():

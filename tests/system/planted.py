@@ -18,6 +18,7 @@ PERSON = {
 OTHERS = {
     "national": "0151 12345678",
     "grouped": "(0151) 1234-5678",
+    "abroad": "0049 151 12345678",
     "iban": "DE89 3704 0044 0532 0130 00",
     "card": "4111 1111 1111 1111",
     "ssn": "219-09-9999",
@@ -76,15 +77,37 @@ def written(value: str) -> Iterator[str]:
     yield quote(quote(value, safe=""), safe="")
     yield f"https://shop.example/thanks?note={quote_plus(value)}&x=1#top"
     yield f"Hello {value}, thanks"
+    yield f"a,{value},b"
+    yield f"phone:{value};"
     if "@" in value:
-        yield base64.b64encode(value.encode()).decode()
+        yield base64.b64encode(value.upper().encode()).decode()
+        yield base64.b64encode(base64.b64encode(value.encode())).decode()
+        yield base64.b64encode(json.dumps({"first_name": "Zyxadora", "note": value}).encode()).decode()
+        yield json.dumps({"a": json.dumps({"b": value})})
+        yield value.replace("@", "\\u0040")
         yield value.replace("@", "&#64;")
         yield f"https://{value}/"
         yield f"/u/{base64.urlsafe_b64encode(value.encode()).decode()}/orders"
 
 
 #: What is found by its look, wherever it stands.
-BY_LOOK = (PERSON["email"], PERSON["phone"], *(OTHERS[name] for name in ("national", "grouped", "iban", "card", "ssn")))
+BY_LOOK = (
+    PERSON["email"],
+    PERSON["phone"],
+    *(OTHERS[name] for name in ("national", "grouped", "abroad", "iban", "card", "ssn")),
+)
+#: What else is found where an id stands, which otherwise goes byte for byte.
+IN_IDS = (
+    PERSON["email"],
+    PERSON["phone"],
+    OTHERS["abroad"],
+    f"tel:{PERSON['phone']}",
+    quote(PERSON["phone"]),
+    base64.b64encode(PERSON["email"].encode()).decode(),
+    base64.urlsafe_b64encode(b"x" + PERSON["email"].encode()).decode().rstrip("="),
+    PERSON["email"].replace("@", "&#64;"),
+    PERSON["email"].replace("@", "\\u0040"),
+)
 #: Page addresses whose parameters are called like a person's data.
 PAGE = (
     f"https://zyxadora:hunter2-zyx@shop.example/thanks/{PERSON['email']};email={PERSON['email']}?gclid=Cj0"
@@ -106,8 +129,10 @@ OWN = {
 
 def conversions(kind: str) -> Iterator[dict[str, Any]]:
     """Good events in our own format: the person where it belongs, and in every place where it does not."""
-    consent = dict.fromkeys(("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization"), "granted")
-    base = {
+    consent: dict[str, Any] = dict.fromkeys(
+        ("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization"), "granted"
+    )
+    base: dict[str, Any] = {
         "event_name": "subscribe",
         "source": kind,
         "consent": consent,
@@ -125,10 +150,20 @@ def conversions(kind: str) -> Iterator[dict[str, Any]]:
                     "search_term": text, "coupon": text, "affiliation": text, "payment_type": text, "list_name": text,
                     "items": [{"item_id": "SKU-1", "item_name": text, "brand": text, "category": text, "variant": text}],
                 },
-                "custom": {"note": text, text: 1, "list": [text, {text: text}]},
+                "custom": {"note": text, text: 1, "list": [text, {text: text}], "deep": {text: {text: [text]}}},
                 "labels": [PERSON["email"]],
                 "tags": {PERSON["email"]: {"ran": True}},
             }  # fmt: skip
+    for value in IN_IDS:
+        yield {
+            **base,
+            "user": {"user_id": value},
+            "context": {**context, "user_agent": f"{AGENT} {value}", "language": value},
+            "ids": {**base["ids"], **dict.fromkeys(("fbp", "gclid", "lead_id"), value)},
+            "commerce": {"list_id": value, "items": [{"item_id": value}]},
+            "consent": {**consent, "categories": {value: True}},
+            "tags": {value: {"ran": True, "event_id": value}},
+        }
 
 
 def mistakes() -> Iterator[bytes]:
@@ -150,6 +185,14 @@ def mistakes() -> Iterator[bytes]:
         {"event_name": "purchase", "event_id": "1", "commerce": {"transaction_id": email}},
         {"event_name": "login", "event_id": "1", "ids": {"ga_client_id": email}},
         {"event_name": "login", "event_id": "1", "consent": {email: "granted"}},
+        *(
+            {
+                "event_name": "login",
+                "event_id": "1",
+                "consent": dict.fromkeys(("tcf", "gpp", "us_privacy", "gcs", "gcd"), one),
+            }
+            for one in IN_IDS
+        ),
         {"type": email, "event": email, "properties": {"email": email}},
         [email],
         email,

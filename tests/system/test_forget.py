@@ -18,6 +18,7 @@ from app.topics import outcomes_table
 from tests.factories import sha
 from tests.faults.logs import records
 from tests.system.conftest import System, eventually
+from tests.system.test_commands import command
 from tests.system.test_delivery import CONSENT, outcome, subscribed
 from tests.system.test_destinations import altered
 
@@ -119,6 +120,41 @@ async def test_what_waits_for_a_paused_destination_has_its_outcome_at_once_and_i
     assert await system.accepted("meta", event_id="queued-1") == []
     receipts = await told(system, topics.names(system.demo.config).receipts, "queued-1")
     assert [one["outcome"] for one in receipts if one["destination"] == "meta"] == ["erased"]
+
+
+async def test_the_command_and_any_client_of_the_topic_can_say_it_too(system):
+    config = system.demo.config
+    await pause(system)
+    await system.post([subscribed("by-command"), subscribed("by-record"), subscribed("by-nobody")], key="secret_key")
+    await waits(system, "by-record")
+
+    told = await command(system, "forget", "--email", "By-Command@example.com", "--json")
+    assert orjson.loads(told)["most"] > 0
+    async with AIOKafkaProducer(bootstrap_servers=config.brokers, acks="all") as producer:
+        digest = sha("by-record@example.com")
+        said = orjson.dumps({"v": 1, "what": "erase", "kind": "email", "digest": digest, "by": "crm"})
+        await producer.send_and_wait(topics.names(config).people, said, key=f"erase:email:{digest}".encode())
+
+    assert [await state(system, one) for one in ("by-command", "by-record")] == [GONE, GONE]
+    await pause(system, paused=False)
+    assert (await state(system, "by-nobody"))[0] == "delivered"
+    assert [await system.accepted("meta", event_id=one) for one in ("by-command", "by-record")] == [[], []]
+
+
+async def test_what_is_tried_again_in_an_outage_is_given_up_and_never_sent(system):
+    await system.faults("meta", status_500=1.0)
+    await system.post([subscribed("outage-1"), subscribed("outage-2")], key="secret_key")
+
+    async def tried() -> bool:
+        return 'capistream_requests_total{destination="meta",status="500"}' in (await system.get("view", "/metrics"))[1]
+
+    await eventually(tried, "a first attempt")
+    await forget(system, email="outage-1@example.com")
+    assert await state(system, "outage-1") == GONE, "while the platform is still down"
+
+    await system.faults("meta")
+    assert (await state(system, "outage-2"))[0] == "delivered"
+    assert await system.accepted("meta", event_id="outage-1") == []
 
 
 async def test_a_parked_event_is_deleted_where_it_waits(system):

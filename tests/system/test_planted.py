@@ -19,6 +19,7 @@ import aiohttp
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from yarl import URL
 
 from app import normalize
 from app.demo import run
@@ -92,6 +93,11 @@ site = "shop"
 source = "crm"
 start = "earliest"
 
+[collector.ga4.G-PLANTED001]
+site = "shop"
+endpoint = "http://127.0.0.1:1"
+api_secret = { env = "DEMO_SECRET_KEY" }
+
 [destinations.rehearsed]
 sink = "meta"
 mode = "shadow"
@@ -144,8 +150,28 @@ async def plant_at_the_collector(system: System) -> None:
         await system.post(body, path=query, **browser)
     segment = {**planted.SEGMENT, "messageId": "planted-segment"}
     assert (await system.post(segment, key="secret_key", path="/v1/track", **browser))[0] == 200
+    await plant_in_hits_of_gtag(system, browser)
     status, _ = await system.post(b'"' + planted.PERSON["email"].encode() * 40_000 + b'"', key="secret_key", **browser)
     assert status == 413
+
+
+async def plant_in_hits_of_gtag(system: System, browser: dict[str, str]) -> None:
+    """Of the page, and of the shop's back end. Google, to whom they are handed on, does not answer."""
+    email, page = quote(planted.PERSON["email"], safe=""), quote(planted.PAGE, safe="")
+    hit = (
+        f"v=2&tid=G-PLANTED001&cid=1234567890.1699999999&gcs=G111&gcd=13r3r3r3r5&uid={email}&dl={page}&dr={page}&dt={email}"
+        f"&ul={email}&em={email}&up.email={email}&ep.note={email}&ep.first_name=Zyxadora&ep.{email}=1"
+    )
+    for name, path in (("planted-hit", "/g/collect"), (planted.PERSON["email"], f"/g/collect/{email}")):
+        url = URL(f"{system.addresses['collector']}{path}?{hit}&en=login&ep.event_id={quote(name)}", encoded=True)
+        async with system.http.post(url, headers=browser) as answer:
+            assert answer.status in (204, 404)
+    for secret in (os.environ["DEMO_SECRET_KEY"], planted.PERSON["email"]):
+        query = {"measurement_id": "G-PLANTED001", "api_secret": secret}
+        async with system.http.post(
+            f"{system.addresses['collector']}/mp/collect", params=query, json=foreign()["ga4"], headers=browser
+        ) as answer:
+            assert answer.status in (204, 401, 403), await answer.text()
 
 
 async def plant_where_nobody_listens(system: System) -> None:
@@ -238,13 +264,20 @@ def files(system: System) -> Iterator[tuple[Path, bytes]]:
                 yield path, path.read_bytes()
 
 
+def secrets_in(data: bytes) -> list[str]:
+    """Whose secrets these bytes hold: of the destinations, and of the site."""
+    return [name for name, value in os.environ.items() if name.startswith("DEMO_") and value.encode() in data]
+
+
 def is_whole(topic: str) -> bool:
     return any(part in topic for part in WHOLE)
 
 
 @pytest.mark.fault
 @pytest.mark.timeout(420)
-async def test_no_clear_personal_data_is_anywhere_whatever_is_sent_and_whatever_fails(own_system):
+async def test_no_clear_personal_data_and_no_secret_is_anywhere_whatever_is_sent_and_whatever_fails(
+    own_system, tmp_path
+):
     system = own_system
     await system.faults("meta", status_500=0.2, html_error=0.1, reset_after=0.1, seed=1)
     await plant_at_the_collector(system)
@@ -252,7 +285,7 @@ async def test_no_clear_personal_data_is_anywhere_whatever_is_sent_and_whatever_
     await plant_on_the_bus(system)
     await crash(system)
     await system.faults("meta")
-    for event_id in ("planted-0", f"planted-pixel-{LAST}", f"planted-bus-{LAST}", "planted-segment"):
+    for event_id in ("planted-0", "planted-hit", f"planted-pixel-{LAST}", f"planted-bus-{LAST}", "planted-segment"):
         await system.settled(event_id)
     for name in planted.FOREIGN:
         await system.settled(f"planted-of-{name}")
@@ -261,6 +294,8 @@ async def test_no_clear_personal_data_is_anywhere_whatever_is_sent_and_whatever_
     await system.post(bad, key="secret_key")
     assert (await system.settled("planted-rejected"))["conversions"][0]["destinations"]["meta"]["state"] == "rejected"
     await system.faults("meta")
+    drafts = tmp_path / "drafts.json"  # as a person would preview them: these are clear
+    drafts.write_text("\n".join(json.dumps({**one, "event_id": "1"}) for one in planted.conversions("crm")))
     commands = [
         await asyncio.to_thread(command, system, *line)
         for line in (
@@ -270,6 +305,12 @@ async def test_no_clear_personal_data_is_anywhere_whatever_is_sent_and_whatever_
             ("destinations", "list"),
             ("config", "check"),
             ("config", "privacy"),
+            ("doctor",),
+            ("doctor", "--json"),
+            ("preview", str(drafts), "--json"),
+            ("consent", "explain", planted.PERSON["email"]),
+            ("forget", "--email", planted.PERSON["email"], "--phone", planted.PERSON["phone"], "--dry-run"),
+            ("forget", "--order", planted.PERSON["email"], "--dry-run"),
         )
     ]
     assert b"replayed" in commands[2]
@@ -296,14 +337,23 @@ async def test_no_clear_personal_data_is_anywhere_whatever_is_sent_and_whatever_
         for path in paths
         for accept in ("text/html", "application/json")
     ]
-    for shown in [*commands, *pages]:
+    assert b"em" in commands[8], "what would be sent"
+    assert secrets_in(os.environ["DEMO_META_TOKEN"].encode()) == ["DEMO_META_TOKEN"]
+    for number, shown in enumerate([*commands, *pages]):
         assert planted.found_in(shown) == [], shown[:2000]
-        assert planted.IP.encode() not in shown
-        assert b"PlantedAgent" not in shown
+        assert secrets_in(shown) == [], shown[:2000]
+        if number != 8:  # there, IP addresses and user agents are payload
+            assert planted.IP.encode() not in shown
+            assert b"PlantedAgent" not in shown
+    for listing in ("/accepted.json", "/refused.json"):  # what platforms got
+        shown = (await system.get("sandbox", f"{listing}?limit=1000"))[1].encode()
+        assert planted.found_in(shown) == [], shown[:2000]
+        assert secrets_in(shown) == [], shown[:2000]
 
     whole = 0
     async for topic, record in every_record(system):
         assert planted.found_in(record) == [], (topic, record[:2000])
+        assert secrets_in(record) == [], (topic, record[:2000])
         if is_whole(topic):
             whole += planted.IP.encode() in record
         elif not topic.startswith("__"):
@@ -314,6 +364,7 @@ async def test_no_clear_personal_data_is_anywhere_whatever_is_sent_and_whatever_
     controls = set()
     for path, data in files(system):
         assert planted.found_in(data) == [], path
+        assert secrets_in(data) == [], path
         place = "kafka" if "data" in path.parts else "state" if "state" in path.parts else "log"
         if place == "log":
             assert planted.IP.encode() not in data, path

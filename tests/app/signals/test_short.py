@@ -99,10 +99,36 @@ def test_a_string_tells_its_kind_by_its_beginning(kind, text):
     assert signals.told(kind, text) is not None
 
 
-@pytest.mark.parametrize("text", ["", "2~1.35.41~dv.", "BOEFEAyOEFEAyAHABDENAI4AAAB9vABAASA", "yes", "contradictory"])
+@pytest.mark.parametrize("text", ["", "2~1.35.41~dv.", "yes", "contradictory"])
 def test_a_string_of_no_kind_that_is_read_says_so(text):
     with pytest.raises(Unreadable):
         signals.kind_of(text)
+
+
+def test_a_tc_string_of_version_1_is_told_apart_and_not_read():
+    text = "BOEFEAyOEFEAyAHABDENAI4AAAB9vABAASA"
+
+    assert signals.kind_of(text) == "tcf"
+    with pytest.raises(Unreadable, match="is of version 1; version 2 is read"):
+        signals.told("tcf", text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "expected"),
+    [
+        ("tcf", VECTORS["tcf"]["segments"]["string"], True),
+        ("gpp", VECTORS["gpp"]["several"]["string"], True),
+        ("us_privacy", "1yn-", True),
+        ("tcf", "1YNN", False),
+        ("gpp", VECTORS["tcf"]["segments"]["string"], False),
+        ("us_privacy", "1YN", False),
+        ("tcf", "CQ ada@example.com", False),
+        ("tcf", "YWRhQGV4YW1wbGUuY29t", False),  # an address in base64
+        ("tcf", 7, False),
+    ],
+)
+def test_what_cannot_be_a_string_of_its_kind_is_seen_at_once(kind, text, expected):
+    assert signals.looks_like(kind, text) is expected
 
 
 @given(st.sampled_from(sorted(signals.KINDS)), st.text(max_size=60))
