@@ -231,6 +231,7 @@ class User(TypedDict, total=False):
     city: str
     region: str
     postal_code: str
+    places: Annotated[Hashes, _doc("City, region and postal code that arrived as hashes, by these names")]
     country: Annotated[str, _doc("ISO 3166-1 alpha-2, upper case")]
     user_id: Annotated[str, _doc("As given; a SHA-256 where it looked like an e-mail or phone")]
 

@@ -199,13 +199,30 @@ RULES: dict[str, Callable[[str, str | None], dict[str, str]]] = {
 }
 
 
-def _given(value: str) -> str:
+def given(value: str) -> str:
     """The SHA-256 that this is, in lower-case hex; empty for anything else."""
     if found := _SHA256.fullmatch(value):
         return found[1].lower()
     if _BASE64_SHA256.fullmatch(value):
         return base64.urlsafe_b64decode(value.replace("+", "-").replace("/", "_")).hex()
     return ""
+
+
+def place(value: str) -> str:
+    """The SHA-256 of a city, region or postal code that arrived as one; empty for anything else. Raises Unusable."""
+    digest = given(value)
+    if digest in _EMPTY:
+        raise Unusable("empty")
+    return digest
+
+
+#: There are so few countries that the hash of one names it.
+_COUNTRIES = {sha256(code.lower()): code for code in phonenumbers.SUPPORTED_REGIONS}
+
+
+def country(value: str) -> str:
+    """The two letters in upper case, also of the hash of a country; anything else as it is."""
+    return _COUNTRIES.get(given(value), value.upper())
 
 
 @lru_cache(maxsize=1 << 16)
@@ -219,10 +236,10 @@ def hashes(field: str, value: str, country: str | None, keep: Collection[str] | 
     Raises Unusable when the value is not what the field says.
     """
     value = value.strip()
-    if given := _given(value):
-        if given in (_NO_CONTACT if field in ("email", "phone") else _EMPTY):
+    if digest := given(value):
+        if digest in (_NO_CONTACT if field in ("email", "phone") else _EMPTY):
             raise Unusable("empty")
-        return {"given": given}
+        return {"given": digest}
     if _OTHER_HASH.fullmatch(value):
         raise Unusable("another_hash")
     if len(value) > _LONGEST:

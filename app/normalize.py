@@ -478,7 +478,7 @@ class _Work:
     def _user(self, draft: Draft) -> Json:
         given = dict(draft.get("user", {}))
         user: Json = {}
-        country = str(given.pop("country", "")).strip().upper()
+        country = identity.country(str(given.pop("country", "")).strip())
         if re.fullmatch("[A-Z]{2}", country):
             user["country"] = country
         elif country:
@@ -487,14 +487,22 @@ class _Work:
             user_id = str(given.pop("user_id")).strip()
             if user_id.lower() not in NOT_AN_ID:
                 user["user_id"] = identity.sha256(user_id.lower()) if redaction.in_an_id(user_id) else user_id
+        places: Json = {}
         for name in ("city", "region", "postal_code"):
             text = str(given.pop(name, "")).strip()
-            if identity.is_sha256(text):  # platforms want these in clear, or under a hash of their own spelling
-                self.drops.append((f"user.{name}", "hashed"))
+            try:
+                digest = identity.place(text)
+            except identity.Unusable as exc:
+                self.drops.append((f"user.{name}", str(exc)))
+                continue
+            if digest:
+                places[name] = digest
             elif identity.looks_personal(text) or (len(text) > _POSTAL_CODE and redaction.masked(text) != text):
                 self.drops.append((f"user.{name}", "personal"))
             elif text:
                 user[name] = text[:100]
+        if places:
+            user["places"] = places
         region = user.get("country") or self.inlet.country
         for name, value in given.items():
             if not str(value).strip():

@@ -72,7 +72,7 @@ from sinks._kinds import (
     each,
     kinds,
 )
-from sinks._places import us_state, us_zip
+from sinks._places import hashed_places, us_state, us_zip
 
 #: Canonical name -> standard event. Meta has none for the rest (refund, login, view_cart, ...).
 NAMES = {
@@ -343,7 +343,7 @@ def _user_data(event: Event, external_id: str) -> Json:
         "ln": found.get("last_name"),
         "db": found.get("birth_date"),
         "ge": found.get("gender"),
-        **{name: sha256(text) for name, text in _address(user).items()},
+        **hashed_places(_address(user), user, {"city": "ct", "region": "st", "postal_code": "zp"}),
         "external_id": _external_id(user.get("user_id", ""), external_id),
     }
     clear = {
@@ -357,16 +357,15 @@ def _user_data(event: Event, external_id: str) -> Json:
 
 
 def _address(user: User) -> dict[str, str]:
-    """City, state, postal code and country as Meta writes them; those that cannot be written so are left out."""
+    """City, state, postal code and country as Meta writes them; empty where they cannot be written so."""
     country = user.get("country", "").lower()
     region, postal_code = user.get("region", ""), user.get("postal_code", "")
-    written = {
+    return {
         "ct": letters_only(user.get("city", ""), digits=False, spaces=False),
         "st": us_state(region) if country == "us" else letters_only(region, digits=True, spaces=False),
         "zp": us_zip(postal_code) if country == "us" else re.sub(r"[\s-]", "", postal_code).lower(),
         "country": country if re.fullmatch("[a-z]{2}", country) else "",
     }
-    return {name: text for name, text in written.items() if text}
 
 
 def _external_id(user_id: str, form: str) -> str:

@@ -126,6 +126,7 @@ _LIKELY: dict[str, st.SearchStrategy[Any]] = {
     "country": st.sampled_from(("US", "GB", "DE")),
     "region": st.sampled_from(("CA", "US-TX", "New York", "Bayern")),
     "postal_code": st.sampled_from(("94025-1234", "M1 1AE", "10115")),
+    "places": st.dictionaries(st.sampled_from(("city", "region", "postal_code")), st.text("abc", min_size=1).map(sha)),
     "ip": st.sampled_from(("203.0.113.7", "2001:db8::1")),
     "url": st.sampled_from(("https://shop.example.com/", "android-app://x", "/thanks")),
     "ga_client_id": st.just("1234567890.1699999999"),

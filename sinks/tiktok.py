@@ -67,6 +67,7 @@ from sinks._kinds import (
     each,
     kinds,
 )
+from sinks._places import hashed_places
 
 API_VERSION = "v1.3"
 
@@ -405,7 +406,7 @@ def _address(user: User) -> dict[str, str]:
     postal_code = letters_only(user.get("postal_code", ""), digits=True, spaces=False)
     region = re.sub(r"^[A-Z]{2}-", "", user.get("region", ""))  # US-CA as ISO 3166-2 writes it
     return {
-        "zip_code": sha256(postal_code) if postal_code else "",
+        **hashed_places({"zip_code": postal_code}, user, {"postal_code": "zip_code"}),
         "city": letters_only(user.get("city", ""), digits=True, spaces=False),
         "state": letters_only(region, digits=True, spaces=False),
         "country": letters_only(user.get("country", ""), digits=True, spaces=False),

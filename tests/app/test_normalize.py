@@ -1044,11 +1044,27 @@ def test_a_sha256_is_kept_as_given(field):
 
 
 @pytest.mark.parametrize("field", ["city", "region", "postal_code"])
-def test_a_hash_of_what_must_be_clear_is_dropped_and_counted(field):
-    found = accepted({"user": {field: sha("berlin")}})
+def test_a_hash_of_a_place_is_kept_apart_from_what_is_clear(field):
+    found = accepted(
+        {"user": {"city": None, "region": None, "postal_code": None, field: f" {sha('berlin').upper()}.AQ"}}
+    )
 
+    assert found.event["user"]["places"] == {field: sha("berlin")}
     assert field not in found.event["user"]
-    assert found.drops == ((f"user.{field}", "hashed"),)
+    assert found.drops == ()
+
+
+@pytest.mark.parametrize("field", ["city", "region", "postal_code"])
+def test_the_hash_of_no_place_is_dropped_and_counted(field):
+    found = accepted({"user": {field: sha("")}})
+
+    assert "places" not in found.event["user"]
+    assert found.drops == ((f"user.{field}", "empty"),)
+
+
+def test_a_hashed_country_is_told_by_its_hash():
+    assert accepted({"user": {"country": sha("de")}}).event["user"]["country"] == "DE"
+    assert accepted({"user": {"country": sha("no country")}}).drops == (("user.country", "not_two_letters"),)
 
 
 @pytest.mark.parametrize("field", ["city", "region", "postal_code"])

@@ -8,6 +8,7 @@ https://developers.facebook.com/docs/marketing-api/conversions-api/parameters/cu
 import socket
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -363,3 +364,16 @@ def test_an_md5_is_no_hash_that_meta_takes_though_the_sdk_passes_it_on():
 
     assert "em" not in ours(clear)["user_data"]
     assert theirs(clear)["user_data"]["em"] == ["d41d8cd98f00b204e9800998ecf8427e"]
+
+
+def test_what_somebody_else_wrote_for_meta_reaches_meta_with_the_same_user_data():
+    """All of it hashed, as the SDK sends it, and read as our format `meta`."""
+    sent = theirs(clear_event(PEOPLE["plain"] | PEOPLE["an American"]))
+    (result,) = normalize({"data": [sent]}, replace(INLET, format="meta"), TIME * 1000, {})
+    assert isinstance(result, Normalized), result
+
+    payload = encode(Meta(Settings.model_validate(SETTINGS)), result.event)
+
+    assert isinstance(payload, Payload), payload
+    assert result.drops == ()
+    assert payload.body["user_data"] == sent["user_data"]

@@ -449,6 +449,8 @@ def test_each_of_these_fields_can_be_turned_on():
         ({"postal_code": "M1 1AE"}, "zip_code", sha("m11ae")),
         ({"city": "?", "postal_code": None}, "city", None),
         ({"city": None, "postal_code": "-"}, "zip_code", None),
+        ({"postal_code": None, "places": {"postal_code": sha("x")}}, "zip_code", sha("x")),
+        ({"city": None, "places": {"city": sha("x")}}, "city", None),
     ],
 )
 def test_places_are_letters_and_digits_in_lower_case(user, key, expected):
