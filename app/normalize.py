@@ -18,8 +18,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from app import browser_ids, formats, identity, reading, redaction, schemas
 from app import consent as consenting
-from app import formats, identity, reading, redaction, schemas
 from app.errors import BadEvent, SettingsError
 from app.events import FORMAT_VERSION, OWN_LABELS, SIGNALS, Draft, Event, Json, Origin, Source
 from app.formats import NOT_AN_ID, Ignored
@@ -390,11 +390,9 @@ class _Work:
         # long ones are not worth a place in the cache
         found = _click_ids(url) if len(url) <= 2000 else _click_ids.__wrapped__(url)
         for name, value in (*draft.get("ids", {}).items(), *found.items()):
-            text = str(value)
-            if name == "ga_client_id":
-                text = re.sub(r"^GA1\.\d\.", "", text)
-                if redaction.in_an_id(text):
-                    raise BadEvent("personal_id", "ids.ga_client_id", "looks like an e-mail address or phone number")
+            text = browser_ids.bare(name, str(value))
+            if name == "ga_client_id" and redaction.in_an_id(text):
+                raise BadEvent("personal_id", "ids.ga_client_id", "looks like an e-mail address or phone number")
             if name in ids or text.strip().lower() in NOT_AN_ID:
                 continue
             if _CONTROL.search(text) or len(text) > 1000:

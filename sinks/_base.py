@@ -257,7 +257,7 @@ class Sink(ABC):
 
 
 def retry_after(response: Response) -> float | None:
-    """Seconds of a Retry-After header: a number, or a date, which is counted from the answer's own `Date`, whatever our clock says."""
+    """Seconds of a Retry-After header: a number, or a date, which is counted from the answer's own `Date`, not from our clock."""
     said = response.headers.get("Retry-After", "")
     try:
         seconds = float(said)

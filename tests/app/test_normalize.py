@@ -1270,6 +1270,23 @@ def test_the_ga_cookie_loses_its_prefix(value, expected):
     assert event_of({"ids": {"ga_client_id": value}})["ids"].get("ga_client_id") == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("ga_client_id", "GA1.2-2.1234567890.1699999999", "1234567890.1699999999"),
+        ("ga_session_id", "GS1.1.1700000000.3.1.1700000100.0.0.0", "1700000000"),
+        ("ga_session_id", "GS2.1.s1700000000$o3$g1$t1700000100$j60$l0$h0", "1700000000"),
+        ("ga_session_id", "1700000000", "1700000000"),
+        ("gclid", "GCL.1700000000.Cj0K-Case_Kept", "Cj0K-Case_Kept"),
+        ("gclid", "Cj0K-Case_Kept", "Cj0K-Case_Kept"),
+        ("msclkid", "_uet0a1b2c", "0a1b2c"),
+        ("fbc", "fb.1.1795410000000.AbCdEf", "fb.1.1795410000000.AbCdEf"),
+    ],
+)
+def test_a_back_end_may_hand_on_a_cookie_as_it_is(name, value, expected):
+    assert event_of({"ids": {name: value}, "context": {"url": None}})["ids"][name] == expected
+
+
 @pytest.mark.parametrize("value", ["ada@example.com", "GA1.1.ada@example.com", "ada%40example.com", "+49 30 123456"])
 def test_a_client_id_that_is_an_address_is_refused(value):
     assert refusal_of({"ids": {"ga_client_id": value}}) == ("personal_id", "ids.ga_client_id")
