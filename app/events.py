@@ -182,7 +182,7 @@ class DraftUser(TypedDict, total=False):
     first_name: str
     last_name: str
     birth_date: Annotated[str, _doc("YYYY-MM-DD or YYYYMMDD")]
-    gender: Annotated[str, _doc("f, m, female or male")]
+    gender: Annotated[str, _doc("f, m, n, female, male or non-binary")]
     street: str
     city: str
     region: str
@@ -223,10 +223,10 @@ class User(TypedDict, total=False):
 
     email: Annotated[Hashes, _doc("Variants: plain, gmail, strict, given")]
     phone: Annotated[Hashes, _doc("Variants: e164, digits, given")]
-    first_name: Annotated[Hashes, _doc("Variants: plain, letters, given")]
-    last_name: Annotated[Hashes, _doc("Variants: plain, letters, given")]
+    first_name: Annotated[Hashes, _doc("Variants: plain, letters, joined, given")]
+    last_name: Annotated[Hashes, _doc("Variants: plain, letters, joined, given")]
     birth_date: Annotated[Hashes, _doc("Variants: ymd, given")]
-    gender: Annotated[Hashes, _doc("Variants: letter, given")]
+    gender: Annotated[Hashes, _doc("Variants: letter, letters, given")]
     street: Annotated[Hashes, _doc("Variants: plain, given")]
     city: str
     region: str

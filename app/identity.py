@@ -10,8 +10,10 @@ names the one it needs:
                 digits  4930123456 (Meta, Pinterest, Snap)
     *_name      plain   lower case, without punctuation (Meta, Pinterest, Snap, LinkedIn)
                 letters plain, and without digits (Google)
+                joined  plain, and without spaces (TikTok)
     birth_date  ymd     19970216
     gender      letter  f or m
+                letters f, m or n (Pinterest)
     street      plain   lower case, without punctuation
 
 What arrives as a SHA-256, in hex or base64, is kept as `given`. No platform takes other hashes, and hashed once more they would
@@ -62,7 +64,8 @@ _RUN = re.compile(
 )
 _DOMAIN_LABEL = rf"(?:[^{_SEPARATORS}!$'*+.@^`~\u3002\ufe6b\uff0e\uff20\uff61]|%(?:25)*(?:2d|5f|{_ENCODED}))+"
 _DOMAIN = re.compile(rf"{_DOMAIN_LABEL}(?:(?:[.\u3002\uff0e\uff61]|%(?:25)*2e){_DOMAIN_LABEL})+", re.IGNORECASE)
-_BIRTH_DATE = re.compile(r"([0-9]{4})-?([0-9]{2})-?([0-9]{2})")
+#: Year first, as nobody else orders the others; and what a program writes that has no dates without a time.
+_BIRTH_DATE = re.compile(r"([0-9]{4})([-/.]?)([0-9]{2})\2([0-9]{2})(?:[T ][0-9:.]{5,15}(?:Z|[+-][0-9:]{4,5})?)?")
 _GMAIL = ("gmail.com", "googlemail.com")
 _LONGEST = 500  # characters of a clear value; no name, street or address is longer
 
@@ -160,7 +163,11 @@ def letters_only(text: str, *, digits: bool, spaces: bool = True) -> str:
 
 
 def _name(value: str, _country: str | None) -> dict[str, str]:
-    return {"plain": letters_only(value, digits=True), "letters": letters_only(value, digits=False)}
+    return {
+        "plain": letters_only(value, digits=True),
+        "letters": letters_only(value, digits=False),
+        "joined": letters_only(value, digits=True, spaces=False),
+    }
 
 
 def _birth_date(value: str, _country: str | None) -> dict[str, str]:
@@ -168,19 +175,19 @@ def _birth_date(value: str, _country: str | None) -> dict[str, str]:
     if found is None:
         raise Unusable("not_a_date")
     try:
-        day = date(*map(int, found.groups()))
+        day = date(*map(int, found.group(1, 3, 4)))
     except ValueError:
         raise Unusable("not_a_date") from None
     if not 1900 <= day.year <= 2100:
         raise Unusable("not_a_date")
-    return {"ymd": "".join(found.groups())}
+    return {"ymd": "".join(found.group(1, 3, 4))}
 
 
 def _gender(value: str, _country: str | None) -> dict[str, str]:
-    letter = value.strip().lower()[:1]
-    if value.strip().lower() not in ("f", "m", "female", "male"):
-        raise Unusable("not_f_or_m")
-    return {"letter": letter}
+    text = value.strip().lower()
+    if text not in ("f", "m", "n", "female", "male", "non-binary", "nonbinary"):
+        raise Unusable("not_f_m_or_n")
+    return {"letter": "" if text[0] == "n" else text[0], "letters": text[0]}
 
 
 def _street(value: str, _country: str | None) -> dict[str, str]:

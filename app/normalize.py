@@ -75,6 +75,7 @@ _NOT_A_PERSON = tuple(
         ),
     )
 )
+_META_MARK = re.compile(r"\.[A-Z][\w-](?:[\w-]{6})?$", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: A field's name as programs write them, and without long numbers: what else stands there may be anybody's name or number.
 _FIELD_NAME = re.compile(r"(?!.*\d{6})[^\W\d][\w$:.-]{0,63}")
@@ -522,13 +523,10 @@ class _Work:
         told = {name: self._of_page(name, text) for name, text in context.items()}
         context = {k: v[: 1000 if k == "user_agent" else 2000] for k, v in told.items() if v}
         if "ip" in context:
-            try:
-                address = ipaddress.ip_address(context["ip"].strip().partition("%")[0])  # without an interface's name
-            except ValueError:
+            if (address := _address(context["ip"])) is None:
                 self.drops.append(("context.ip", "not_an_address"))
                 del context["ip"]
             else:
-                address = getattr(address, "ipv4_mapped", None) or address
                 context["ip"] = str(address)
                 if any(address in network for network in _NOT_A_PERSON):
                     self.drops.append(("context.ip", "private"))
@@ -545,6 +543,18 @@ class _Work:
         if self.inlet.url == "full" and found != text:
             self._personal(place, found)
         return found
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address, without an interface's name, and without the mark that Meta's parameter builder appends."""
+    bare = text.strip().partition("%")[0]
+    for one in (bare, _META_MARK.sub("", bare)):
+        try:
+            address = ipaddress.ip_address(one)
+        except ValueError:
+            continue
+        return getattr(address, "ipv4_mapped", None) or address
+    return None
 
 
 def _validated(raw: Json) -> Draft:

@@ -18,6 +18,7 @@ Two things shape this file. One bad event fails its whole request, so whatever w
 Meta throttles with HTTP 400, so the code in the answer decides, not the status.
 """
 
+import hmac
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -152,6 +153,8 @@ class Settings(Destination):
     """Id of the dataset; the id of a pixel is one."""
     access_token: SecretRef
     """Token of a system user who may use the dataset, or the one that Events Manager generates for it."""
+    app_secret: SecretRef | None = None
+    """Secret of the app that the token belongs to, where its settings say that calls must be proved with it."""
     api_version: Annotated[str, Field(pattern=r"^v[0-9]+\.[0-9]+$")] = "v26.0"
     """Version of the Graph API."""
     test_event_code: str | None = None
@@ -273,6 +276,9 @@ class Meta(Sink):
         body: Json = {"data": [payload.body for payload in batch]}
         if test_event_code:
             body["test_event_code"] = test_event_code
+        if self.settings.app_secret:
+            proof = hmac.digest(secrets["app_secret"].encode(), secrets["access_token"].encode(), "sha256")
+            body["appsecret_proof"] = proof.hex()
         return Request(
             "POST",
             f"{self.settings.endpoint}/{self.settings.api_version}/{self.settings.dataset_id}/events",
@@ -284,9 +290,9 @@ class Meta(Sink):
         return one_for_all(batch, _verdict(len(batch), response))
 
     def usage(self, response: Response) -> float:
-        """The highest of Meta's percentages: calls, CPU time and time, of the app and of each business."""
-        app = answered(response.headers.get("X-App-Usage", "").encode())
-        percents = [_percent(row.get(key)) for row in (app, *_usage_rows(response)) for key in _USED]
+        """The highest of Meta's percentages: calls, CPU time and time, of the app, the ad account and each business."""
+        whole = [answered(response.headers.get(name, "").encode()) for name in ("X-App-Usage", "X-Ad-Account-Usage")]
+        percents = [_percent(row.get(key)) for row in (*whole, *_usage_rows(response)) for key in _USED]
         return min(max(percents) / 100, 1.0)
 
     def test_request(self, batch: Sequence[Payload], secrets: Secrets) -> Request | None:
@@ -462,7 +468,7 @@ _ACCOUNT = {
     3: "the app may not make this call",
     10: "the token lacks the permission",
     102: "the token is invalid or has expired",
-    104: "the app demands an appsecret_proof",
+    104: "the app demands an appsecret_proof, or app_secret is not its secret",
     190: "the token is invalid or has expired",
     803: "there is no such dataset",
     2635: "this API version has ended",
@@ -543,7 +549,7 @@ def _trace(answer: Json) -> str:
     return trace if isinstance(trace, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,40}", trace) else ""
 
 
-_USED = ("call_count", "total_cputime", "total_time")
+_USED = ("call_count", "total_cputime", "total_time", "acc_id_util_pct")
 
 
 def _usage_rows(response: Response) -> list[Json]:

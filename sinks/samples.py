@@ -29,10 +29,10 @@ _PURCHASE: dict[str, Any] = {
     "user": {
         "email": {"plain": sha("ada@example.com"), "gmail": sha("ada@example.com"), "strict": sha("ada@example.com")},
         "phone": {"e164": sha("+15550100199"), "digits": sha("15550100199")},
-        "first_name": {"plain": sha("ada"), "letters": sha("ada")},
-        "last_name": {"plain": sha("lovelace"), "letters": sha("lovelace")},
+        "first_name": {"plain": sha("ada"), "letters": sha("ada"), "joined": sha("ada")},
+        "last_name": {"plain": sha("lovelace"), "letters": sha("lovelace"), "joined": sha("lovelace")},
         "birth_date": {"ymd": sha("19970216")},
-        "gender": {"letter": sha("f")},
+        "gender": {"letter": sha("f"), "letters": sha("f")},
         "street": {"plain": sha("1 main street")},
         "city": "Menlo Park",
         "region": "CA",
@@ -117,7 +117,8 @@ _TEXT = st.one_of(st.text(max_size=30), st.sampled_from(("x" * 500, "ada@example
 _JSON_INT = st.integers(-(2**53) + 1, 2**53 - 1)
 _JSON_FLOAT = st.one_of(st.floats(allow_nan=False, allow_infinity=False), _JSON_INT)
 _HASHES = st.dictionaries(
-    st.sampled_from(("plain", "gmail", "strict", "e164", "digits", "letters", "ymd", "letter", "given")), _TEXT.map(sha)
+    st.sampled_from(("plain", "gmail", "strict", "e164", "digits", "letters", "joined", "ymd", "letter", "given")),
+    _TEXT.map(sha),
 )
 #: Values that mean something, for fields where any text is allowed but hardly any gets far.
 _LIKELY: dict[str, st.SearchStrategy[Any]] = {

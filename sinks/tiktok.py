@@ -171,7 +171,7 @@ class Settings(Destination):
     in the same form."""
     user_fields: tuple[UserField, ...] = ()
     """More about a person, hashed or as TikTok's partners send it in clear (`city`, `state`, `country`). TikTok's reference
-    does not list these fields. Of names with a space in them, the hash will not be the one that TikTok knows."""
+    does not list these fields."""
     properties: tuple[str, ...] = ()
     """Names of custom fields to send along, such as `description` or `customer_type`. TikTok forbids personal data in them."""
     lead_event_source: str | None = None
@@ -229,8 +229,8 @@ class TikTok(Sink):
     variants: ClassVar[Mapping[str, str]] = {
         "email": "plain",
         "phone": "e164",  # with its plus; hashed without it, nobody is found
-        "first_name": "plain",
-        "last_name": "plain",
+        "first_name": "joined",
+        "last_name": "joined",
     }
 
     def __init__(self, settings: Any) -> None:

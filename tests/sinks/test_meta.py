@@ -722,6 +722,7 @@ def test_a_throttled_caller_waits_as_long_as_the_usage_header_says(usage, after)
         ),
         ({"X_App_Usage": '{"call_count": 50}', "X_Business_Use_Case_Usage": '{"1": [{"call_count": 60.5}]}'}, 0.605),
         ({"X_App_Usage": '{"call_count": 250}'}, 1.0),
+        ({"X_Ad_Account_Usage": '{"acc_id_util_pct": 9.67}'}, 0.0967),
         ({"X_App_Usage": '{"call_count": -1, "total_time": true, "total_cputime": "80"}'}, 0.0),
         ({"X_App_Usage": "[80]", "X_Business_Use_Case_Usage": '{"1": [80], "2": {"call_count": 80}}'}, 0.0),
         ({"X_App_Usage": "not json"}, 0.0),

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import date
 from typing import Any
 
+import orjson
 import phonenumbers
 import pytest
 from facebook_business.adobjects.serverside.action_source import ActionSource
@@ -20,6 +21,7 @@ from facebook_business.adobjects.serverside.custom_data import CustomData
 from facebook_business.adobjects.serverside.event import Event as TheirEvent
 from facebook_business.adobjects.serverside.gender import Gender
 from facebook_business.adobjects.serverside.user_data import UserData
+from facebook_business.session import FacebookSession
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -377,3 +379,14 @@ def test_what_somebody_else_wrote_for_meta_reaches_meta_with_the_same_user_data(
     assert isinstance(payload, Payload), payload
     assert result.drops == ()
     assert payload.body["user_data"] == sent["user_data"]
+
+
+def test_a_call_is_proved_as_the_sdk_proves_it():
+    sink = Meta(Settings.model_validate({**SETTINGS, "app_secret": {"env": "META_APP_SECRET"}}))
+
+    body = sink.request([Payload("a", {})], {"access_token": "the-token", "app_secret": "the-secret"}).body
+
+    assert orjson.loads(body) == {
+        "data": [{}],
+        "appsecret_proof": FacebookSession("4711", "the-secret", "the-token").appsecret_proof,
+    }

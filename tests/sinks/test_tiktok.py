@@ -440,6 +440,12 @@ def test_each_of_these_fields_can_be_turned_on():
     assert set(ALL_FIELDS) & set(encoded(make_event(), user_fields=["city"])["user"]) == {"city"}
 
 
+def test_names_are_hashed_without_white_space():
+    user = {"first_name": {"plain": sha("mary jane"), "letters": sha("mary jane"), "joined": sha("maryjane")}}
+
+    assert encoded(make_event(user=user), user_fields=ALL_FIELDS)["user"]["first_name"] == sha("maryjane")
+
+
 @pytest.mark.parametrize(
     ("user", "key", "expected"),
     [
