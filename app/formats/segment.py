@@ -1,6 +1,6 @@
 """The Segment spec: track, page and screen calls, single or in a batch. https://segment.com/docs/connections/spec/
 
-RudderStack's SDKs and Jitsu's send the same; what Jitsu adds is below, too.
+RudderStack's SDKs and Jitsu's send the same; what they add is below, too.
 
 The id is `properties.event_id`, else the order id for orders, else `messageId`, which no other copy can know: such an
 event is marked as one that cannot pair.
@@ -55,8 +55,10 @@ FIELDS: Table = (
         for theirs, ours in (
             ("firstName", "first_name"),
             ("first_name", "first_name"),
+            ("firstname", "first_name"),  # RudderStack's
             ("lastName", "last_name"),
             ("last_name", "last_name"),
+            ("lastname", "last_name"),
             ("birthday", "birth_date"),
             ("gender", "gender"),
             ("address.street", "street"),
@@ -64,6 +66,8 @@ FIELDS: Table = (
             ("address.state", "region"),
             ("address.postalCode", "postal_code"),
             ("address.postal_code", "postal_code"),
+            ("address.postalcode", "postal_code"),  # RudderStack's
+            ("address.zip", "postal_code"),
             ("address.country", "country"),
         )
     ),

@@ -133,6 +133,13 @@ def test_hashes_of_that_purchase_stay():
     assert result.drops == ()
 
 
+@pytest.mark.parametrize(
+    ("opt_out", "consent"), [(True, {"ad_personalization": "denied"}), (False, None), (None, None)]
+)
+def test_who_opted_out_stays_so(opt_out, consent):
+    assert draft(opt_out=opt_out).get("consent") == consent
+
+
 def test_clear_values_of_user_data_are_hashed():
     event = merged(PURCHASE, {"user_data": {"em": " Ada@Example.com ", "ph": "+1 555 010 0199", "fn": ["Ada"]}})
 

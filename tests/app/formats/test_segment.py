@@ -229,6 +229,15 @@ def test_a_name_of_the_spec_becomes_ours(theirs, ours):
     assert track(theirs)["event_name"] == ours
 
 
+def test_a_person_as_rudderstack_writes_one():
+    traits = {"firstname": "Ada", "lastname": "Lovelace", "address": {"postalcode": "94025"}}
+
+    found = segment.draft({"event": "Signed Up", "messageId": "m1", "context": {"traits": traits}})
+
+    assert not isinstance(found, Ignored)
+    assert found["user"] == {"first_name": "Ada", "last_name": "Lovelace", "postal_code": "94025"}
+
+
 @pytest.mark.parametrize("kind", ["page", "screen"])
 def test_page_and_screen_are_page_views(kind):
     found = segment.draft(
