@@ -352,6 +352,8 @@ def assert_well_encoded(sink: Sink, event: Event) -> None:
     assert all(isinstance(part, str) for part in result.group)
     assert None not in values(result.body), "null"
     assert misfit(result.body, sink.fields) == ""
+    if sink.fields and event["event_id"].strip() and event["event_name"].strip():  # no event is without them
+        assert not any(map(is_nothing, values(result.body))), "an empty text, list or object"
     request = sink.request([result], secrets(sink))
     assert len(request.body) <= result.overhead + len(orjson.dumps(result.body)), "more around its events than it says"
     body = orjson.loads(request.body)
@@ -363,6 +365,10 @@ def values(value: Any) -> Iterator[Any]:
     if isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from values(inner)
+
+
+def is_nothing(value: Any) -> bool:
+    return value in ([], {}) or (isinstance(value, str) and not value.strip())
 
 
 def without_secret(request: Request, token: str) -> str:

@@ -302,7 +302,7 @@ class Meta(Sink):
 
     def _action_source(self, event: Event) -> str:
         action_source: str = self.action_sources[event["source"]]
-        has_page = "event_source_url" in _pages(event) and event.get("context", {}).get("user_agent")
+        has_page = "event_source_url" in _pages(event) and event.get("context", {}).get("user_agent", "").strip()
         if action_source == "website" and not has_page:
             action_source = self.settings.without_page
         return action_source
@@ -354,7 +354,7 @@ def _user_data(event: Event, external_id: str) -> Json:
     }
     clear = {
         "client_ip_address": person_ip(context.get("ip", "")),
-        "client_user_agent": context.get("user_agent"),
+        "client_user_agent": context.get("user_agent", "").strip(),
         "fbp": ids.get("fbp"),
         "fbc": _fbc(ids, event["time"]),
         "lead_id": _lead_id(ids.get("lead_id", "")),
@@ -425,11 +425,15 @@ def _custom_data(event: Event, name: str, settings: Settings) -> Json:
     if name == "InitiateCheckout":
         known["num_items"] = sum(content["quantity"] for content in known.get("contents", ())) or None
     chosen = {key: custom[key] for key in settings.custom_data if key in custom and _fits(key, custom[key])}
-    return chosen | {key: value for key, value in known.items() if value not in (None, "")}
+    return chosen | {key: value for key, value in known.items() if not _is_blank(value)}
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _fits(key: str, value: Scalar) -> bool:
-    return FIELDS.get(f"custom_data.{key}", SCALAR).fits(value)
+    return not _is_blank(value) and FIELDS.get(f"custom_data.{key}", SCALAR).fits(value)
 
 
 def _lead(event: Event, crm: str | None) -> Json:
@@ -451,7 +455,7 @@ def _contents(commerce: Commerce, settings: Settings) -> Json:
     """Items that have an id: one without fails the request (100/2804008)."""
     contents: list[Json] = []
     for item in commerce.get("items", ()):
-        if item.get(settings.content_id) and item.get("quantity", 1) > 0:
+        if item.get(settings.content_id, "").strip() and item.get("quantity", 1) > 0:
             content: Json = {"id": item[settings.content_id], "quantity": item.get("quantity", 1)}
             contents.append(content | ({"item_price": item["price"]} if "price" in item else {}))
     if not contents:
