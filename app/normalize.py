@@ -22,7 +22,7 @@ from app import browser_ids, formats, identity, reading, redaction, schemas
 from app import consent as consenting
 from app.errors import BadEvent, SettingsError
 from app.events import FORMAT_VERSION, OWN_LABELS, SIGNALS, Draft, Event, Json, Origin, Source
-from app.formats import NOT_AN_ID, Ignored
+from app.formats import NOT_AN_ID, Ignored, order_id
 from app.reading import Carried, Rules
 from app.redaction import PageUrl, Redact
 from app.schemas import Schemas
@@ -675,8 +675,8 @@ def _clean_name(value: str) -> str:
 def _event_id(draft: Draft, event_name: str, commerce: Json, made_up: str) -> str:
     given = str(draft.get("event_id", ""))
     if given.strip().lower() in NOT_AN_ID:
-        if event_name in ("purchase", "refund") and "transaction_id" in commerce:
-            return str(commerce["transaction_id"])
+        if of_order := order_id(event_name, commerce):
+            return of_order
         given = made_up or given
     return _clean_id(given, "event_id")
 

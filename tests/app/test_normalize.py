@@ -479,6 +479,16 @@ def test_an_order_without_event_id_has_its_number(name):
     assert event_of({"event_name": name, "event_id": None})["event_id"] == "1001"
 
 
+def test_partial_refunds_of_an_order_are_different_events_to_platforms():
+    refunds = [{"event_name": "refund", "event_id": None, "commerce": {"refund_id": one}} for one in ("r1", 2, None)]
+
+    assert [event_of(one)["event_id"] for one in refunds] == ["1001.r1", "1001.2", "1001"]
+    assert (
+        event_of({"event_name": "refund", "event_id": "given", "commerce": {"refund_id": "r1"}})["event_id"] == "given"
+    )
+    assert event_of({"event_name": "purchase", "event_id": None, "commerce": {"refund_id": "r1"}})["event_id"] == "1001"
+
+
 def test_pairs_is_false_or_absent():
     assert event_of({"pairs": False})["pairs"] is False
     assert "pairs" not in event_of({"pairs": None})

@@ -501,3 +501,8 @@ def test_a_batch_shares_what_it_says_once():
 @pytest.mark.parametrize("body", [{"type": "track"}, {"batch": {}}, [], None, 5])
 def test_what_is_no_batch_is_one_call(body):
     assert formats.split("segment", body) == [body]
+
+
+def test_a_partial_refund_is_told_from_others_of_its_order():
+    assert track("Order Refunded", order_id="1001", refund_id="r1")["event_id"] == "1001.r1"
+    assert track("Order Refunded", order_id="1001")["event_id"] == "1001"
