@@ -356,7 +356,7 @@ def _user_data(event: Event, external_id: str) -> Json:
         "client_ip_address": person_ip(context.get("ip", "")),
         "client_user_agent": context.get("user_agent", "").strip(),
         "fbp": ids.get("fbp"),
-        "fbc": _fbc(ids, event["time"]),
+        "fbc": _fbc(ids, context.get("url", ""), event["time"]),
         "lead_id": _lead_id(ids.get("lead_id", "")),
     }
     return {name: [digest] for name, digest in digests.items() if digest} | {k: v for k, v in clear.items() if v}
@@ -384,11 +384,14 @@ def _external_id(user_id: str, form: str) -> str:
     return text if not text or is_sha256(text) else sha256(text)
 
 
-def _fbc(ids: Ids, time: int) -> str:
-    """Give the cookie, else what it would be: fb, index 1 as of a server, milliseconds, the click id as it came."""
-    if fbc := ids.get("fbc"):
-        return fbc
-    return f"fb.1.{time}.{ids['fbclid']}" if ids.get("fbclid") else ""
+def _fbc(ids: Ids, url: str, time: int) -> str:
+    """Give the cookie, else what it would be: fb, index 1 as of a server, milliseconds, the click id as it came.
+
+    Another click id in the page's own address is newer than the cookie, and takes its place.
+    """
+    fbc, fbclid = ids.get("fbc", ""), ids.get("fbclid", "")
+    clicked = fbclid and f"fbclid={fbclid}" in url and fbclid not in fbc
+    return f"fb.1.{time}.{fbclid}" if clicked or (fbclid and not fbc) else fbc
 
 
 def _lead_id(text: str) -> int | None:

@@ -236,6 +236,22 @@ def test_fbc_is_the_cookie_else_built_from_the_click_id(ids, fbc):
     assert encoded(make_event(ids=ids))["user_data"].get("fbc") == fbc
 
 
+@pytest.mark.parametrize(
+    ("fbc", "expected"),
+    [
+        ("fb.1.1.Old", "fb.1.1795420800123.New-1"),
+        ("fb.1.1.New-1", "fb.1.1.New-1"),
+        ("fb.1.1.New-1.AQ", "fb.1.1.New-1.AQ"),
+    ],
+)
+def test_another_click_in_the_pages_address_replaces_the_cookie(fbc, expected):
+    event = make_event(
+        ids={"fbc": fbc, "fbclid": "New-1"}, context={"url": "https://shop.example.com/?fbclid=New-1&x=1"}
+    )
+
+    assert encoded(event)["user_data"]["fbc"] == expected
+
+
 @pytest.mark.parametrize(("lead_id", "sent"), [("525645896321548", 525645896321548), ("lead-7", None), ("٣٣٣٣٣", None)])
 def test_lead_id_is_an_integer_or_nothing(lead_id, sent):
     assert encoded(make_event(ids={"lead_id": lead_id}))["user_data"].get("lead_id") == sent
