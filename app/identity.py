@@ -43,6 +43,8 @@ _OTHER_HASH = re.compile(
 )
 _LABEL = r"[^@\s,;:<>()\[\]\"'/?&=#!%\\.]"
 _EMAIL = re.compile(rf"[^@\s,;:<>()\[\]\"\\]+@(?:{_LABEL}+\.)+{_LABEL}{{2,}}")
+#: Mexico's mobile numbers had a 1 after the country code until 2019; many address books still do.
+_MEXICAN_MOBILE = re.compile(r"^(\+?\s?52)[\s-]?1(?=(?:[^\d]?\d){10}$)")
 _PHONE_LIKE = re.compile(r"\+\d[\d\s().-]{6,18}\d|\(\d{2,5}\)\s?\d{3,4}[\s-]?\d{3,5}")
 #: No letter, digit or sign of an address: white space, what separates things in texts and URLs (an address might have
 #: some of these, though), and the punctuation of other scripts.
@@ -140,10 +142,11 @@ def _phone(value: str, country: str | None) -> dict[str, str]:
     if text.startswith("00"):
         text = "+" + text[2:]
     try:
-        number = phonenumbers.parse(text, country)
+        number = phonenumbers.parse(_MEXICAN_MOBILE.sub(r"\1", text), country)
     except phonenumbers.NumberParseException as exc:
         no_country = exc.error_type == phonenumbers.NumberParseException.INVALID_COUNTRY_CODE
         raise Unusable("no_country_code" if no_country else "not_a_phone") from None
+    number = _from_abroad(text, number) or number
     e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
     possible = phonenumbers.is_possible_number_with_reason(number) == phonenumbers.ValidationResult.IS_POSSIBLE
     # a leading zero belongs to few countries' numbers; in others it is the rest of something misread
@@ -151,6 +154,17 @@ def _phone(value: str, country: str | None) -> dict[str, str]:
     if not possible or misread or len(e164) < len("+6834000"):
         raise Unusable("not_a_phone")
     return {"e164": e164, "digits": e164[1:]}
+
+
+def _from_abroad(text: str, at_home: phonenumbers.PhoneNumber) -> phonenumbers.PhoneNumber | None:
+    """The number, where there is none such in its country, and it is one of another with only the plus left out."""
+    if text.startswith("+") or phonenumbers.is_valid_number(at_home):
+        return None
+    try:
+        number = phonenumbers.parse(f"+{text}")
+    except phonenumbers.NumberParseException:
+        return None
+    return number if phonenumbers.is_valid_number(number) else None
 
 
 def letters_only(text: str, *, digits: bool, spaces: bool = True) -> str:

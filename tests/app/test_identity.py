@@ -170,6 +170,10 @@ def test_what_is_no_email_is_refused(value):
         ("06 12345678", "IT", "+390612345678"),  # Italy keeps the zero
         ("+390612345678", None, "+390612345678"),
         ("+683 4000", None, "+6834000"),  # Niue: the shortest there is
+        ("+52 1 55 1234 5678", None, "+525512345678"),
+        ("5215512345678", "MX", "+525512345678"),
+        ("1 213 373 4253", "DE", "+12133734253"),
+        ("49 30 901820", "US", "+4930901820"),
     ],
 )
 def test_a_phone_is_brought_to_e164(value, country, e164):
