@@ -6,13 +6,13 @@ in what it is told. Sources: each platform's documentation and its tag templates
 
 import re
 
+#: By our names: _ga, whose id is a number, a dot and seconds; _ga_<stream>, in its older form GS1.1.<id>.… and its newer one
+#: GS2.1.s<id>$o…; _gcl_aw; _uetmsclkid.
 _COOKIES = {
-    "ga_client_id": re.compile(r"GA1\.\d(?:-\d)?\.(.*)"),  # _ga: the id is a number, a dot and seconds
-    "ga_session_id": re.compile(
-        r"GS[12]\.\d\.s?(\d{8,12})(?:[.$].*)?"
-    ),  # _ga_<stream>: GS1.1.<id>.… and GS2.1.s<id>$o…
-    "gclid": re.compile(r"GCL\.\d+\.(\S+)"),  # _gcl_aw
-    "msclkid": re.compile(r"_uet(\S+)"),  # _uetmsclkid
+    "ga_client_id": re.compile(r"GA1\.\d(?:-\d)?\.(.*)"),
+    "ga_session_id": re.compile(r"GS[12]\.\d\.s?(\d{8,12})(?:[.$].*)?"),
+    "gclid": re.compile(r"GCL\.\d+\.(\S+)"),
+    "msclkid": re.compile(r"_uet(\S+)"),
 }
 
 

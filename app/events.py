@@ -226,7 +226,7 @@ class User(TypedDict, total=False):
     first_name: Annotated[Hashes, _doc("Variants: plain, letters, joined, given")]
     last_name: Annotated[Hashes, _doc("Variants: plain, letters, joined, given")]
     birth_date: Annotated[Hashes, _doc("Variants: ymd, given")]
-    gender: Annotated[Hashes, _doc("Variants: letter, letters, given")]
+    gender: Annotated[Hashes, _doc("Variants: letter, given")]
     street: Annotated[Hashes, _doc("Variants: plain, given")]
     city: str
     region: str

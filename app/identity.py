@@ -12,8 +12,7 @@ names the one it needs:
                 letters plain, and without digits (Google)
                 joined  plain, and without spaces (TikTok)
     birth_date  ymd     19970216
-    gender      letter  f or m
-                letters f, m or n (Pinterest)
+    gender      letter  f, m or n, of which Meta takes f and m
     street      plain   lower case, without punctuation
 
 What arrives as a SHA-256, in hex or base64, is kept as `given`. No platform takes other hashes, and hashed once more they would
@@ -201,7 +200,7 @@ def _gender(value: str, _country: str | None) -> dict[str, str]:
     text = value.strip().lower()
     if text not in ("f", "m", "n", "female", "male", "non-binary", "nonbinary"):
         raise Unusable("not_f_m_or_n")
-    return {"letter": "" if text[0] == "n" else text[0], "letters": text[0]}
+    return {"letter": text[0]}
 
 
 def _street(value: str, _country: str | None) -> dict[str, str]:

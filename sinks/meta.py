@@ -338,6 +338,8 @@ def _pages(event: Event) -> Json:
 
 # user_data
 
+_NEITHER = sha256("n")  # a gender that Meta has no letter for
+
 
 def _user_data(event: Event, external_id: str) -> Json:
     user, ids, context = event.get("user", {}), event.get("ids", {}), event.get("context", {})
@@ -348,7 +350,7 @@ def _user_data(event: Event, external_id: str) -> Json:
         "fn": found.get("first_name"),
         "ln": found.get("last_name"),
         "db": found.get("birth_date"),
-        "ge": found.get("gender"),
+        "ge": None if found.get("gender") == _NEITHER else found.get("gender"),
         **hashed_places(_address(user), user, {"city": "ct", "region": "st", "postal_code": "zp"}),
         "external_id": _external_id(user.get("user_id", ""), external_id),
     }

@@ -199,7 +199,7 @@ class Pinterest(Sink):
         "first_name": "plain",
         "last_name": "plain",
         "birth_date": "ymd",
-        "gender": "letters",
+        "gender": "letter",
     }
 
     def __init__(self, settings: Any) -> None:

@@ -32,7 +32,7 @@ _PURCHASE: dict[str, Any] = {
         "first_name": {"plain": sha("ada"), "letters": sha("ada"), "joined": sha("ada")},
         "last_name": {"plain": sha("lovelace"), "letters": sha("lovelace"), "joined": sha("lovelace")},
         "birth_date": {"ymd": sha("19970216")},
-        "gender": {"letter": sha("f"), "letters": sha("f")},
+        "gender": {"letter": sha("f")},
         "street": {"plain": sha("1 main street")},
         "city": "Menlo Park",
         "region": "CA",

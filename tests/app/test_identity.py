@@ -132,7 +132,6 @@ def test_an_email_in_its_spellings(value, plain, gmail, strict):
 def test_a_rule_that_leaves_nothing_makes_no_hash():
     assert set(hashes("email", "+tag@example.com", None)) == {"plain", "gmail"}
     assert set(hashes("first_name", "123", None)) == {"plain", "joined"}
-    assert set(hashes("gender", "n", None)) == {"letters"}
 
 
 @pytest.mark.parametrize(
@@ -256,15 +255,21 @@ def test_what_is_no_birth_date_is_refused(value):
     assert outcome("birth_date", value, None) == "not_a_date"
 
 
-@pytest.mark.parametrize(("value", "letter"), [("f", "f"), (" F ", "f"), ("Female", "f"), ("MALE", "m"), ("m", "m")])
+@pytest.mark.parametrize(
+    ("value", "letter"),
+    [
+        ("f", "f"),
+        (" F ", "f"),
+        ("Female", "f"),
+        ("MALE", "m"),
+        ("m", "m"),
+        ("n", "n"),
+        ("Non-binary", "n"),
+        ("nonbinary", "n"),
+    ],
+)
 def test_a_gender_is_one_letter(value, letter):
-    assert clear("gender", value) == {"letter": letter, "letters": letter}
-
-
-@pytest.mark.parametrize("value", ["n", "Non-binary", " nonbinary "])
-def test_neither_has_its_letter_where_the_platform_knows_it(value):
-    assert clear("gender", value)["letters"] == "n"
-    assert outcome("gender", value, None, keep=["letter"]) == "empty"
+    assert clear("gender", value) == {"letter": letter}
 
 
 @pytest.mark.parametrize("value", ["", "x", "d", "feminine", "woman", "none", "mf", "0"])
