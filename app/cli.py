@@ -543,7 +543,7 @@ def pause(name: str, config: Path | None, reason: str) -> None:
 @destinations.command()
 @click.argument("name")
 @_config
-@click.option("--accept", is_flag=True, help="Also when it halted because one event after the other was rejected.")
+@click.option("--accept", is_flag=True, help="Also when it halted because most events are rejected.")
 @_plainly
 def resume(name: str, config: Path | None, accept: bool) -> None:
     """Let destination NAME go on, after a pause or a guard."""

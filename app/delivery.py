@@ -11,7 +11,7 @@ agents/deliver.py puts jobs in, takes requests out, sends them, and tells what c
     breaker     when nothing passes, one event at a time is tried, a different one each time
     parking     an event that fails again and again, or halts, while others pass leaves the queue: its partition goes on
     halt        credentials or account are wrong: everything stays, one event is tried now and then
-    valve       when the platform rejects one event after the other, that is a halt, too, and no letters
+    valve       when the platform rejects most of what it gets, that is a halt, too, and no letters
 """
 
 import heapq
@@ -35,7 +35,7 @@ MOST_ASKED = 3600.0  # seconds that a platform can make the whole destination wa
 PROBE = 15.0  # seconds between looks whether a halted destination works again
 BREAK_AFTER = 5  # requests in a row that failed until only one event at a time is tried
 PARK_AFTER = 5  # attempts that failed while others passed
-VALVE = 20  # events rejected one after the other, without one delivered
+VALVE = 20  # events rejected, and more of them than were taken, among the last 2 * VALVE
 USED_MUCH = 0.75  # of a rate limit: from here on slower, before the platform refuses
 CALM = 10.0  # seconds between two steps to a slower pace for that reason
 
@@ -168,7 +168,7 @@ class Queue:
         self._slowed = -math.inf
         self._throttled = 0  # answers in a row
         self._passed = -math.inf  # steady time at which an event was delivered last
-        self._rejected = 0  # events in a row
+        self._rejections: deque[bool] = deque(maxlen=2 * VALVE)  # of the last events that had their verdict
         self._valve = True
 
     # -- what goes in
@@ -208,11 +208,11 @@ class Queue:
         self.paused = why
 
     def resume(self, *, accept: bool = False) -> None:
-        """Somebody wants it to go on. `accept`: rejections are no reason to halt until something was delivered."""
+        """Somebody wants it to go on. `accept`: rejections are no reason to halt until most events are taken again."""
         self.paused = ""
         if accept:
             self._valve, self.halted = False, ""
-        self._rejected = 0
+        self._rejections.clear()
         self._probe_at = self._not_before = self._clock.steady()
 
     # -- what comes out
@@ -390,10 +390,10 @@ class Queue:
             if isinstance(outcome, Retry | Halt) and outcome.unclear and job.unclear_since is None:
                 job.unclear_since = self._clock.unix()
             if isinstance(outcome, Delivered):
-                self._rejected, self._valve = 0, True
+                self._taken()
                 settled.append((job, Final("delivered", detail=outcome.detail)))
             elif isinstance(outcome, Accepted):
-                self._rejected, self._valve = 0, True
+                self._taken()
                 settled.append((job, Queued(Final("accepted", detail=outcome.detail), outcome.reference)))
             elif isinstance(outcome, Rejected):
                 self._reject(job, outcome, settled, now)
@@ -430,7 +430,10 @@ class Queue:
         else:
             self._failed = self._probes = self._throttled = 0
             self.open = False
-            if any(not isinstance(one, Rejected) for one in outcomes) or self._valve_is_not_why():
+            if self.halted and any(not isinstance(one, Rejected) for one in outcomes):
+                self.halted = ""
+                self._rejections.clear()
+            elif not self._rejects_most():
                 self.halted = ""
             if any(isinstance(one, Delivered | Accepted) for one in outcomes):
                 self._passed = now
@@ -441,13 +444,19 @@ class Queue:
     def _slower(self, now: float) -> None:
         self._window, self._slowed = max(1.0, self._window / 2), now
 
-    def _valve_is_not_why(self) -> bool:
-        return self._rejected < VALVE
+    def _rejects_most(self) -> bool:
+        rejected = sum(self._rejections)
+        return rejected >= VALVE and 2 * rejected > len(self._rejections)
+
+    def _taken(self) -> None:
+        self._rejections.append(False)
+        if not self._valve and len(self._rejections) >= VALVE:
+            self._valve = 2 * sum(self._rejections) <= len(self._rejections)
 
     def _reject(self, job: Job, outcome: Rejected, settled: list[Settled], now: float) -> None:
-        self._rejected += 1
-        if self._valve and self._rejected >= VALVE:
-            self.halted = f"one event after the other is rejected: {outcome.reason}"
+        self._rejections.append(True)
+        if self._valve and self._rejects_most():
+            self.halted = f"most events are rejected: {outcome.reason}"
             self._probe_at = now + PROBE
             self._again(job)
         else:

@@ -189,7 +189,7 @@ class DraftUser(TypedDict, total=False):
     first_name: str
     last_name: str
     birth_date: Annotated[str, _doc("YYYY-MM-DD or YYYYMMDD")]
-    gender: Annotated[str, _doc("f, m, female or male")]
+    gender: Annotated[str, _doc("f, m, n, female, male or non-binary")]
     street: str
     city: str
     region: str
@@ -230,14 +230,15 @@ class User(TypedDict, total=False):
 
     email: Annotated[Hashes, _doc("Variants: plain, gmail, strict, given")]
     phone: Annotated[Hashes, _doc("Variants: e164, digits, given")]
-    first_name: Annotated[Hashes, _doc("Variants: plain, letters, given")]
-    last_name: Annotated[Hashes, _doc("Variants: plain, letters, given")]
+    first_name: Annotated[Hashes, _doc("Variants: plain, letters, joined, given")]
+    last_name: Annotated[Hashes, _doc("Variants: plain, letters, joined, given")]
     birth_date: Annotated[Hashes, _doc("Variants: ymd, given")]
     gender: Annotated[Hashes, _doc("Variants: letter, given")]
     street: Annotated[Hashes, _doc("Variants: plain, given")]
     city: str
     region: str
     postal_code: str
+    places: Annotated[Hashes, _doc("City, region and postal code that arrived as hashes, by these names")]
     country: Annotated[str, _doc("ISO 3166-1 alpha-2, upper case")]
     user_id: Annotated[str, _doc("As given; a SHA-256 where it looked like an e-mail or phone")]
 

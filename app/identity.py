@@ -10,8 +10,9 @@ names the one it needs:
                 digits  4930123456 (Meta, Pinterest, Snap)
     *_name      plain   lower case, without punctuation (Meta, Pinterest, Snap, LinkedIn)
                 letters plain, and without digits (Google)
+                joined  plain, and without spaces (TikTok)
     birth_date  ymd     19970216
-    gender      letter  f or m
+    gender      letter  f, m or n, of which Meta takes f and m
     street      plain   lower case, without punctuation
 
 What arrives as a SHA-256, in hex or base64, is kept as `given`. No platform takes other hashes, and hashed once more they would
@@ -41,6 +42,8 @@ _OTHER_HASH = re.compile(
 )
 _LABEL = r"[^@\s,;:<>()\[\]\"'/?&=#!%\\.]"
 _EMAIL = re.compile(rf"[^@\s,;:<>()\[\]\"\\]+@(?:{_LABEL}+\.)+{_LABEL}{{2,}}")
+#: Mexico's mobile numbers had a 1 after the country code until 2019; many address books still do.
+_MEXICAN_MOBILE = re.compile(r"^(\+?\s?52)[\s-]?1(?=(?:[^\d]?\d){10}$)")
 _PHONE_LIKE = re.compile(r"\+\d[\d\s().-]{6,18}\d|\(\d{2,5}\)\s?\d{3,4}[\s-]?\d{3,5}")
 #: No letter, digit or sign of an address: white space, what separates things in texts and URLs (an address might have
 #: some of these, though), and the punctuation of other scripts.
@@ -64,7 +67,8 @@ _RUN = re.compile(
 )
 _DOMAIN_LABEL = rf"(?:[^{_SEPARATORS}!$'*+.@^`~\u3002\ufe6b\uff0e\uff20\uff61]|%(?:25)*(?:2d|5f|{_ENCODED}))+"
 _DOMAIN = re.compile(rf"{_DOMAIN_LABEL}(?:(?:[.\u3002\uff0e\uff61]|%(?:25)*2e){_DOMAIN_LABEL})+", re.IGNORECASE)
-_BIRTH_DATE = re.compile(r"([0-9]{4})-?([0-9]{2})-?([0-9]{2})")
+#: Year first, as nobody else orders the others; and what a program writes that has no dates without a time.
+_BIRTH_DATE = re.compile(r"([0-9]{4})([-/.]?)([0-9]{2})\2([0-9]{2})(?:[T ][0-9:.]{5,15}(?:Z|[+-][0-9:]{4,5})?)?")
 _GMAIL = ("gmail.com", "googlemail.com")
 _LONGEST = 500  # characters of a clear value; no name, street or address is longer
 
@@ -146,10 +150,11 @@ def _phone(value: str, country: str | None) -> dict[str, str]:
     if text.startswith("00"):
         text = "+" + text[2:]
     try:
-        number = phonenumbers.parse(text, country)
+        number = phonenumbers.parse(_MEXICAN_MOBILE.sub(r"\1", text), country)
     except phonenumbers.NumberParseException as exc:
         no_country = exc.error_type == phonenumbers.NumberParseException.INVALID_COUNTRY_CODE
         raise Unusable("no_country_code" if no_country else "not_a_phone") from None
+    number = _from_abroad(text, number) or number
     e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
     possible = phonenumbers.is_possible_number_with_reason(number) == phonenumbers.ValidationResult.IS_POSSIBLE
     # a leading zero belongs to few countries' numbers; in others it is the rest of something misread
@@ -157,6 +162,17 @@ def _phone(value: str, country: str | None) -> dict[str, str]:
     if not possible or misread or len(e164) < len("+6834000"):
         raise Unusable("not_a_phone")
     return {"e164": e164, "digits": e164[1:]}
+
+
+def _from_abroad(text: str, at_home: phonenumbers.PhoneNumber) -> phonenumbers.PhoneNumber | None:
+    """The number, where there is none such in its country, and it is one of another with only the plus left out."""
+    if text.startswith("+") or phonenumbers.is_valid_number(at_home):
+        return None
+    try:
+        number = phonenumbers.parse(f"+{text}")
+    except phonenumbers.NumberParseException:
+        return None
+    return number if phonenumbers.is_valid_number(number) else None
 
 
 def letters_only(text: str, *, digits: bool, spaces: bool = True) -> str:
@@ -169,7 +185,11 @@ def letters_only(text: str, *, digits: bool, spaces: bool = True) -> str:
 
 
 def _name(value: str, _country: str | None) -> dict[str, str]:
-    return {"plain": letters_only(value, digits=True), "letters": letters_only(value, digits=False)}
+    return {
+        "plain": letters_only(value, digits=True),
+        "letters": letters_only(value, digits=False),
+        "joined": letters_only(value, digits=True, spaces=False),
+    }
 
 
 def _birth_date(value: str, _country: str | None) -> dict[str, str]:
@@ -177,19 +197,19 @@ def _birth_date(value: str, _country: str | None) -> dict[str, str]:
     if found is None:
         raise Unusable("not_a_date")
     try:
-        day = date(*map(int, found.groups()))
+        day = date(*map(int, found.group(1, 3, 4)))
     except ValueError:
         raise Unusable("not_a_date") from None
     if not 1900 <= day.year <= 2100:
         raise Unusable("not_a_date")
-    return {"ymd": "".join(found.groups())}
+    return {"ymd": "".join(found.group(1, 3, 4))}
 
 
 def _gender(value: str, _country: str | None) -> dict[str, str]:
-    letter = value.strip().lower()[:1]
-    if value.strip().lower() not in ("f", "m", "female", "male"):
-        raise Unusable("not_f_or_m")
-    return {"letter": letter}
+    text = value.strip().lower()
+    if text not in ("f", "m", "n", "female", "male", "non-binary", "nonbinary"):
+        raise Unusable("not_f_m_or_n")
+    return {"letter": text[0]}
 
 
 def _street(value: str, _country: str | None) -> dict[str, str]:
@@ -208,13 +228,30 @@ RULES: dict[str, Callable[[str, str | None], dict[str, str]]] = {
 }
 
 
-def _given(value: str) -> str:
+def given(value: str) -> str:
     """The SHA-256 that this is, in lower-case hex; empty for anything else."""
     if found := _SHA256.fullmatch(value):
         return found[1].lower()
     if _BASE64_SHA256.fullmatch(value):
         return base64.urlsafe_b64decode(value.replace("+", "-").replace("/", "_")).hex()
     return ""
+
+
+def place(value: str) -> str:
+    """The SHA-256 of a city, region or postal code that arrived as one; empty for anything else. Raises Unusable."""
+    digest = given(value)
+    if digest in _EMPTY:
+        raise Unusable("empty")
+    return digest
+
+
+#: There are so few countries that the hash of one names it.
+_COUNTRIES = {sha256(code.lower()): code for code in phonenumbers.SUPPORTED_REGIONS}
+
+
+def country(value: str) -> str:
+    """The two letters in upper case, also of the hash of a country; anything else as it is."""
+    return _COUNTRIES.get(given(value), value.upper())
 
 
 @lru_cache(maxsize=1 << 16)
@@ -228,10 +265,10 @@ def hashes(field: str, value: str, country: str | None, keep: Collection[str] | 
     Raises Unusable when the value is not what the field says.
     """
     value = value.strip()
-    if given := _given(value):
-        if given in (_NO_CONTACT if field in ("email", "phone") else _EMPTY):
+    if digest := given(value):
+        if digest in (_NO_CONTACT if field in ("email", "phone") else _EMPTY):
             raise Unusable("empty")
-        return {"given": given}
+        return {"given": digest}
     if _OTHER_HASH.fullmatch(value):
         raise Unusable("another_hash")
     if len(value) > _LONGEST:

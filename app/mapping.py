@@ -61,13 +61,15 @@ def _sum(*terms: tuple[Any, int]) -> float | None:
 
 
 def mapped(body: Json, event: Event, fields: Mapping[str, str]) -> Json:
-    """The platform's event with the fields that the settings fill (`Destination.map`). Raises BadExpression."""
+    """The platform's event with the fields that the settings fill (`Destination.map`). Where an expression finds nothing, or an
+    empty text or list, there stays what the sink says. Raises BadExpression.
+    """
     if not fields:
         return body
     body = copy.deepcopy(body)
     for path, expression in fields.items():
         found = find(expression, event)
-        if found is not None:
+        if found not in (None, "", [], {}):
             _put(body, path.split("."), found)
     return body
 

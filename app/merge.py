@@ -35,7 +35,7 @@ _PARTS: dict[str, tuple[tuple[Source, ...], tuple[Group, ...]]] = {
         _KNOWS_ORDER,
         (
             Group(("email", "phone"), ("first_name", "last_name", "birth_date", "gender")),
-            Group(("country",), ("city", "region", "postal_code", "street")),
+            Group(("country",), ("city", "region", "postal_code", "places", "street")),
         ),
     ),
     "context": (_KNOWS_BROWSER, ()),

@@ -18,11 +18,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from app import browser_ids, formats, identity, reading, redaction, schemas, signals
 from app import consent as consenting
-from app import formats, identity, reading, redaction, schemas, signals
 from app.errors import BadEvent, SettingsError
 from app.events import FORMAT_VERSION, OWN_LABELS, SIGNALS, Draft, Event, Json, Origin, Source
-from app.formats import NOT_AN_ID, Ignored
+from app.formats import NOT_AN_ID, Ignored, order_id
 from app.reading import Carried, Rules
 from app.redaction import PageUrl, Redact
 from app.schemas import Schemas
@@ -72,6 +72,7 @@ _NOT_A_PERSON = tuple(
         ),
     )
 )
+_META_MARK = re.compile(r"\.[A-Z][\w-](?:[\w-]{6})?$", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: A field's name as programs write them, and without long numbers: what else stands there may be anybody's name or number.
 _FIELD_NAME = re.compile(r"(?!.*\d{6})[^\W\d][\w$:.-]{0,63}")
@@ -395,11 +396,9 @@ class _Work:
         # long ones are not worth a place in the cache
         found = _click_ids(url) if len(url) <= 2000 else _click_ids.__wrapped__(url)
         for name, value in (*draft.get("ids", {}).items(), *found.items()):
-            text = str(value)
-            if name == "ga_client_id":
-                text = re.sub(r"^GA1\.\d\.", "", text)
-                if redaction.in_an_id(text):
-                    raise BadEvent("personal_id", "ids.ga_client_id", "looks like an e-mail address or phone number")
+            text = browser_ids.bare(name, str(value))
+            if name == "ga_client_id" and redaction.in_an_id(text):
+                raise BadEvent("personal_id", "ids.ga_client_id", "looks like an e-mail address or phone number")
             if name in ids or text.strip().lower() in NOT_AN_ID:
                 continue
             if _CONTROL.search(text) or len(text) > 1000:
@@ -497,7 +496,7 @@ class _Work:
     def _user(self, draft: Draft) -> Json:
         given = dict(draft.get("user", {}))
         user: Json = {}
-        country = str(given.pop("country", "")).strip().upper()
+        country = identity.country(str(given.pop("country", "")).strip())
         if re.fullmatch("[A-Z]{2}", country):
             user["country"] = country
         elif country:
@@ -506,14 +505,22 @@ class _Work:
             user_id = str(given.pop("user_id")).strip()
             if user_id.lower() not in NOT_AN_ID:
                 user["user_id"] = redaction.of_a_person(user_id, user.get("country") or self.inlet.country)
+        places: Json = {}
         for name in ("city", "region", "postal_code"):
             text = str(given.pop(name, "")).strip()
-            if identity.is_sha256(text):  # platforms want these in clear, or under a hash of their own spelling
-                self.drops.append((f"user.{name}", "hashed"))
+            try:
+                digest = identity.place(text)
+            except identity.Unusable as exc:
+                self.drops.append((f"user.{name}", str(exc)))
+                continue
+            if digest:
+                places[name] = digest
             elif identity.looks_personal(text) or (len(text) > _POSTAL_CODE and redaction.masked(text) != text):
                 self.drops.append((f"user.{name}", "personal"))
             elif text:
                 user[name] = text[:100]
+        if places:
+            user["places"] = places
         region = user.get("country") or self.inlet.country
         for name, value in given.items():
             if not str(value).strip():
@@ -535,13 +542,10 @@ class _Work:
         told = {name: self._of_page(name, text) for name, text in context.items()}
         context = {k: v[: 1000 if k == "user_agent" else 2000] for k, v in told.items() if v}
         if "ip" in context:
-            try:
-                address = ipaddress.ip_address(context["ip"].strip().partition("%")[0])  # without an interface's name
-            except ValueError:
+            if (address := _address(context["ip"])) is None:
                 self.drops.append(("context.ip", "not_an_address"))
                 del context["ip"]
             else:
-                address = getattr(address, "ipv4_mapped", None) or address
                 context["ip"] = str(address)
                 if any(address in network for network in _NOT_A_PERSON):
                     self.drops.append(("context.ip", "private"))
@@ -560,6 +564,18 @@ class _Work:
         if self.inlet.url == "full" and found != text:
             self._personal(place, found)
         return found
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address, without an interface's name, and without the mark that Meta's parameter builder appends."""
+    bare = text.strip().partition("%")[0]
+    for one in (bare, _META_MARK.sub("", bare)):
+        try:
+            address = ipaddress.ip_address(one)
+        except ValueError:
+            continue
+        return getattr(address, "ipv4_mapped", None) or address
+    return None
 
 
 def _validated(raw: Json) -> Draft:
@@ -669,8 +685,8 @@ def _clean_name(value: str) -> str:
 def _event_id(draft: Draft, event_name: str, commerce: Json, made_up: str) -> str:
     given = str(draft.get("event_id", ""))
     if given.strip().lower() in NOT_AN_ID:
-        if event_name in ("purchase", "refund") and "transaction_id" in commerce:
-            return str(commerce["transaction_id"])
+        if of_order := order_id(event_name, commerce):
+            return of_order
         given = made_up or given
     return _clean_id(given, "event_id")
 

@@ -26,9 +26,9 @@ NOW = 1_795_420_800_000  # of the sample events, Unix milliseconds: the answer d
 
 _WHOLE = "whole events"
 _WHOLE_EVENTS = """
-**Whole events** hold, hashed: e-mail, phone, name, birth date, gender, street. In clear: city, region, postal code, country,
-the shop's own id of the person, IP address, user agent, page addresses and titles, cookies and click ids, consent, the
-order, and the shop's own data. All of that is personal data, the hashes too.
+**Whole events** hold, hashed: e-mail, phone, name, birth date, gender, street. In clear: city, region and postal code, unless
+they came as hashes, country, the shop's own id of the person, IP address, user agent, page addresses and titles, cookies and
+click ids, consent, the order, and the shop's own data. All of that is personal data, the hashes too.
 """
 _IDS = "ids only: event id, order number, amount, outcome and reason"
 _NOBODY = "nothing about a person"

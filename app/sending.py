@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -169,7 +170,9 @@ async def send(session: aiohttp.ClientSession, request: Request, seconds: float)
             timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=seconds * CONNECT),
             allow_redirects=False,
         ) as response:
-            return Response(response.status, response.headers.copy(), await _body(response))
+            headers = response.headers.copy()
+            headers.setdefault("Date", formatdate(usegmt=True))  # of its receipt, where it has none (RFC 9110, 6.6.1)
+            return Response(response.status, headers, await _body(response))
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
         return Retry(f"no connection: {type(exc).__name__}")
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:

@@ -364,6 +364,7 @@ Page addresses, referrers, titles, search terms, names of items, coupons, labels
 is taken are counted (`capistream_fields_dropped_total`, reason `personal`). Not found are names, streets and birth dates in
 running text, numbers that nothing says what they are, and what is written for people only (`ada at example dot com`). An id
 that is an e-mail address or a phone number with its country is refused, or hashed where it is that of a person.
+What cannot be a consent string by its look is not kept; it counts as a denial.
 
 ## Cookies
 
@@ -399,8 +400,8 @@ regional ones.
 - Secrets come from the environment or from files, are read anew while running, and are in no log, page, message, topic or
   preview.
 - Logs tell where an exception was raised and of which type, and not its text, which could quote an event.
-- The pages of a worker have no login: keep them private. Access to Kafka is access to whole events; so are the workers'
-  disks. Encryption there is yours to switch on.
+- The pages of a worker ask for a token or trust a proxy's login, where `[view]` names one; without either they answer their own
+  machine alone. Access to Kafka is access to whole events; so are the workers' disks. Encryption there is yours to switch on.
 - Tests plant unique values in every kind of input, crash and replay, and then search every byte that was written.
 
 ## What is not done

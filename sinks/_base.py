@@ -11,7 +11,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date
+from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
@@ -256,12 +257,22 @@ class Sink(ABC):
 
 
 def retry_after(response: Response) -> float | None:
-    """Seconds of a Retry-After header given as a number; dates are ignored (platforms send numbers)."""
+    """Seconds of a Retry-After header: a number, or a date, which is counted from the answer's own `Date`, not from our clock."""
+    said = response.headers.get("Retry-After", "")
     try:
-        seconds = float(response.headers.get("Retry-After", ""))
+        seconds = float(said)
     except ValueError:
-        return None
+        seconds = _http_date(said) - _http_date(response.headers.get("Date", ""))
     return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _http_date(text: str) -> float:
+    """Unix seconds; NaN for what is no date."""
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return math.nan
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
 def left_open(response: Response) -> bool:

@@ -1,8 +1,10 @@
-"""States and ZIP codes of the USA, which several platforms want written the same way."""
+"""Where somebody lives, as several platforms want it: states and ZIP codes of the USA, and hashes of places."""
 
 import re
+from collections.abc import Mapping
 
-from app.identity import letters_only
+from app.events import User
+from app.identity import letters_only, sha256
 
 _US_STATES = (
     "al alabama|ak alaska|az arizona|ar arkansas|ca california|co colorado|ct connecticut|de delaware|"
@@ -20,6 +22,15 @@ def us_state(region: str) -> str:
     """Two lower-case letters, from a code (CA, US-CA) or a name; an empty text where it is neither."""
     text = letters_only(region.replace("-", " "), digits=True).removeprefix("us ")
     return text if re.fullmatch("[a-z]{2}", text) else _US_CODES.get(text, "")
+
+
+def hashed_places(written: Mapping[str, str], user: User, names: Mapping[str, str]) -> dict[str, str]:
+    """The hashes of an address, given as the platform writes it, by its names.
+
+    What arrived as a hash stays one; `names` are the platform's for city, region and postal code, as far as it hashes them.
+    """
+    arrived = {theirs: user["places"][ours] for ours, theirs in names.items() if ours in user.get("places", {})}
+    return arrived | {name: sha256(text) for name, text in written.items() if text}
 
 
 def us_zip(postal_code: str) -> str:

@@ -281,12 +281,26 @@ class Conformance:
         for body in ODD_BODIES:
             assert all(isinstance(one, Retry) for one in sink.verdict(batch, Response(status, {}, body))), body
 
+    @pytest.mark.parametrize("status", [408, 425])
+    @pytest.mark.parametrize("body", [b"", b"<html><body>Sorry, something went wrong</body></html>"])
+    def test_a_request_that_was_not_looked_at_is_made_again(self, status: int, body: bytes) -> None:
+        for outcome in self.make().verdict(self.payloads(), Response(status, {}, body)):
+            assert isinstance(outcome, Retry)
+
     @pytest.mark.parametrize(
         ("header", "after"),
-        [("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("", None), ("soon", None), ("nan", None), ("inf", None)],
+        [
+            *(("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("", None), ("soon", None), ("nan", None), ("inf", None)),
+            *(
+                ("Mon, 23 Nov 2026 08:02:00 GMT", 120.0),
+                ("Mon, 23 Nov 2026 07:00:00 GMT", 0.0),
+                ("Mon, 31 Feb 2026", None),
+            ),
+        ],
     )
-    def test_retry_after_is_honoured_when_it_is_a_number(self, header: str, after: float | None) -> None:
-        for outcome in self.make().verdict(self.payloads(), Response(503, {"Retry-After": header}, b"")):
+    def test_retry_after_is_honoured_as_a_number_and_as_a_date(self, header: str, after: float | None) -> None:
+        headers = {"Date": "Mon, 23 Nov 2026 08:00:00 GMT", "Retry-After": header}
+        for outcome in self.make().verdict(self.payloads(), Response(503, headers, b"")):
             assert isinstance(outcome, Retry)
             assert outcome.after == after
 
@@ -338,6 +352,8 @@ def assert_well_encoded(sink: Sink, event: Event) -> None:
     assert all(isinstance(part, str) for part in result.group)
     assert None not in values(result.body), "null"
     assert misfit(result.body, sink.fields) == ""
+    if sink.fields and event["event_id"].strip() and event["event_name"].strip():  # no event is without them
+        assert not any(map(is_nothing, values(result.body))), "an empty text, list or object"
     request = sink.request([result], secrets(sink))
     assert len(request.body) <= result.overhead + len(orjson.dumps(result.body)), "more around its events than it says"
     body = orjson.loads(request.body)
@@ -349,6 +365,10 @@ def values(value: Any) -> Iterator[Any]:
     if isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from values(inner)
+
+
+def is_nothing(value: Any) -> bool:
+    return value in ([], {}) or (isinstance(value, str) and not value.strip())
 
 
 def without_secret(request: Request, token: str) -> str:

@@ -548,7 +548,7 @@ def _verdict(response: Response) -> Outcome:
         if messages is not None:
             return Delivered("valid; the secret and the measurement id were not looked at")
         return Delivered("received; GA4 confirms no more than that")
-    if status < 400 or status in (408, 429) or status >= 500:
+    if status < 400 or status in (408, 425, 429) or status >= 500:
         return Retry(f"HTTP {status}", retry_after(response), throttled=status == 429, unclear=left_open(response))
     if status in (401, 403, 404, 405):
         return Halt(f"HTTP {status}: not what GA4 answers; is the endpoint right?")

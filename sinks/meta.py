@@ -18,6 +18,7 @@ Two things shape this file. One bad event fails its whole request, so whatever w
 Meta throttles with HTTP 400, so the code in the answer decides, not the status.
 """
 
+import hmac
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -72,7 +73,7 @@ from sinks._kinds import (
     each,
     kinds,
 )
-from sinks._places import us_state, us_zip
+from sinks._places import hashed_places, us_state, us_zip
 
 #: Canonical name -> standard event. Meta has none for the rest (refund, login, view_cart, ...).
 NAMES = {
@@ -152,6 +153,8 @@ class Settings(Destination):
     """Id of the dataset; the id of a pixel is one."""
     access_token: SecretRef
     """Token of a system user who may use the dataset, or the one that Events Manager generates for it."""
+    app_secret: SecretRef | None = None
+    """Secret of the app that the token belongs to, where its settings say that calls must be proved with it."""
     api_version: Annotated[str, Field(pattern=r"^v[0-9]+\.[0-9]+$")] = "v26.0"
     """Version of the Graph API."""
     test_event_code: str | None = None
@@ -273,6 +276,9 @@ class Meta(Sink):
         body: Json = {"data": [payload.body for payload in batch]}
         if test_event_code:
             body["test_event_code"] = test_event_code
+        if self.settings.app_secret:
+            proof = hmac.digest(secrets["app_secret"].encode(), secrets["access_token"].encode(), "sha256")
+            body["appsecret_proof"] = proof.hex()
         return Request(
             "POST",
             f"{self.settings.endpoint}/{self.settings.api_version}/{self.settings.dataset_id}/events",
@@ -284,9 +290,9 @@ class Meta(Sink):
         return one_for_all(batch, _verdict(len(batch), response))
 
     def usage(self, response: Response) -> float:
-        """The highest of Meta's percentages: calls, CPU time and time, of the app and of each business."""
-        app = answered(response.headers.get("X-App-Usage", "").encode())
-        percents = [_percent(row.get(key)) for row in (app, *_usage_rows(response)) for key in _USED]
+        """The highest of Meta's percentages: calls, CPU time and time, of the app, the ad account and each business."""
+        whole = [answered(response.headers.get(name, "").encode()) for name in ("X-App-Usage", "X-Ad-Account-Usage")]
+        percents = [_percent(row.get(key)) for row in (*whole, *_usage_rows(response)) for key in _USED]
         return min(max(percents) / 100, 1.0)
 
     def test_request(self, batch: Sequence[Payload], secrets: Secrets) -> Request | None:
@@ -296,7 +302,7 @@ class Meta(Sink):
 
     def _action_source(self, event: Event) -> str:
         action_source: str = self.action_sources[event["source"]]
-        has_page = "event_source_url" in _pages(event) and event.get("context", {}).get("user_agent")
+        has_page = "event_source_url" in _pages(event) and event.get("context", {}).get("user_agent", "").strip()
         if action_source == "website" and not has_page:
             action_source = self.settings.without_page
         return action_source
@@ -332,6 +338,8 @@ def _pages(event: Event) -> Json:
 
 # user_data
 
+_NEITHER = sha256("n")  # a gender that Meta has no letter for
+
 
 def _user_data(event: Event, external_id: str) -> Json:
     user, ids, context = event.get("user", {}), event.get("ids", {}), event.get("context", {})
@@ -342,31 +350,30 @@ def _user_data(event: Event, external_id: str) -> Json:
         "fn": found.get("first_name"),
         "ln": found.get("last_name"),
         "db": found.get("birth_date"),
-        "ge": found.get("gender"),
-        **{name: sha256(text) for name, text in _address(user).items()},
+        "ge": None if found.get("gender") == _NEITHER else found.get("gender"),
+        **hashed_places(_address(user), user, {"city": "ct", "region": "st", "postal_code": "zp"}),
         "external_id": _external_id(user.get("user_id", ""), external_id),
     }
     clear = {
         "client_ip_address": person_ip(context.get("ip", "")),
-        "client_user_agent": context.get("user_agent"),
+        "client_user_agent": context.get("user_agent", "").strip(),
         "fbp": ids.get("fbp"),
-        "fbc": _fbc(ids, event["time"]),
+        "fbc": _fbc(ids, context.get("url", ""), event["time"]),
         "lead_id": _lead_id(ids.get("lead_id", "")),
     }
     return {name: [digest] for name, digest in digests.items() if digest} | {k: v for k, v in clear.items() if v}
 
 
 def _address(user: User) -> dict[str, str]:
-    """City, state, postal code and country as Meta writes them; those that cannot be written so are left out."""
+    """City, state, postal code and country as Meta writes them; empty where they cannot be written so."""
     country = user.get("country", "").lower()
     region, postal_code = user.get("region", ""), user.get("postal_code", "")
-    written = {
+    return {
         "ct": letters_only(user.get("city", ""), digits=False, spaces=False),
         "st": us_state(region) if country == "us" else letters_only(region, digits=True, spaces=False),
         "zp": us_zip(postal_code) if country == "us" else re.sub(r"[\s-]", "", postal_code).lower(),
         "country": country if re.fullmatch("[a-z]{2}", country) else "",
     }
-    return {name: text for name, text in written.items() if text}
 
 
 def _external_id(user_id: str, form: str) -> str:
@@ -379,11 +386,14 @@ def _external_id(user_id: str, form: str) -> str:
     return text if not text or is_sha256(text) else sha256(text)
 
 
-def _fbc(ids: Ids, time: int) -> str:
-    """Give the cookie, else what it would be: fb, index 1 as of a server, milliseconds, the click id as it came."""
-    if fbc := ids.get("fbc"):
-        return fbc
-    return f"fb.1.{time}.{ids['fbclid']}" if ids.get("fbclid") else ""
+def _fbc(ids: Ids, url: str, time: int) -> str:
+    """Give the cookie, else what it would be: fb, index 1 as of a server, milliseconds, the click id as it came.
+
+    Another click id in the page's own address is newer than the cookie, and takes its place.
+    """
+    fbc, fbclid = ids.get("fbc", ""), ids.get("fbclid", "")
+    clicked = fbclid and f"fbclid={fbclid}" in url and fbclid not in fbc
+    return f"fb.1.{time}.{fbclid}" if clicked or (fbclid and not fbc) else fbc
 
 
 def _lead_id(text: str) -> int | None:
@@ -420,11 +430,15 @@ def _custom_data(event: Event, name: str, settings: Settings) -> Json:
     if name == "InitiateCheckout":
         known["num_items"] = sum(content["quantity"] for content in known.get("contents", ())) or None
     chosen = {key: custom[key] for key in settings.custom_data if key in custom and _fits(key, custom[key])}
-    return chosen | {key: value for key, value in known.items() if value not in (None, "")}
+    return chosen | {key: value for key, value in known.items() if not _is_blank(value)}
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _fits(key: str, value: Scalar) -> bool:
-    return FIELDS.get(f"custom_data.{key}", SCALAR).fits(value)
+    return not _is_blank(value) and FIELDS.get(f"custom_data.{key}", SCALAR).fits(value)
 
 
 def _lead(event: Event, crm: str | None) -> Json:
@@ -446,7 +460,7 @@ def _contents(commerce: Commerce, settings: Settings) -> Json:
     """Items that have an id: one without fails the request (100/2804008)."""
     contents: list[Json] = []
     for item in commerce.get("items", ()):
-        if item.get(settings.content_id) and item.get("quantity", 1) > 0:
+        if item.get(settings.content_id, "").strip() and item.get("quantity", 1) > 0:
             content: Json = {"id": item[settings.content_id], "quantity": item.get("quantity", 1)}
             contents.append(content | ({"item_price": item["price"]} if "price" in item else {}))
     if not contents:
@@ -463,7 +477,7 @@ _ACCOUNT = {
     3: "the app may not make this call",
     10: "the token lacks the permission",
     102: "the token is invalid or has expired",
-    104: "the app demands an appsecret_proof",
+    104: "the app demands an appsecret_proof, or app_secret is not its secret",
     190: "the token is invalid or has expired",
     803: "there is no such dataset",
     2635: "this API version has ended",
@@ -544,7 +558,7 @@ def _trace(answer: Json) -> str:
     return trace if isinstance(trace, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,40}", trace) else ""
 
 
-_USED = ("call_count", "total_cputime", "total_time")
+_USED = ("call_count", "total_cputime", "total_time", "acc_id_util_pct")
 
 
 def _usage_rows(response: Response) -> list[Json]:

@@ -52,7 +52,7 @@ from sinks._base import (
     whole_number,
 )
 from sinks._kinds import DIGESTS, FLAG, OBJECT, OBJECTS, TEXT, TEXTS, WHOLE, each, kinds
-from sinks._places import us_state, us_zip
+from sinks._places import hashed_places, us_state, us_zip
 
 # A product page is `view_content` to the API. Pinterest's tag, and the catalogue ads that live on it, know it as a
 # `page_visit` with product ids; a shop whose tag reports it so says `events = { page_view = false, view_item = "page_visit" }`.
@@ -292,7 +292,7 @@ def _user_data(event: Event, external_id: str) -> Json:
         "ln": found.get("last_name"),
         "ge": found.get("gender"),
         "db": found.get("birth_date"),
-        **{name: sha256(text) for name, text in _address(user).items()},
+        **hashed_places(_address(user), user, {"city": "ct", "region": "st", "postal_code": "zp"}),
         "external_id": _external_id(user.get("user_id", "").strip(), external_id),
     }
     clear = {
@@ -308,18 +308,17 @@ def matchable(user_data: Json) -> bool:
 
 
 def _address(user: User) -> dict[str, str]:
-    """City, state, postal code and country as Pinterest writes them; those that cannot be written so are left out."""
+    """City, state, postal code and country as Pinterest writes them; empty where they cannot be written so."""
     country, region = user.get("country", "").lower(), user.get("region", "")
     postal_code = user.get("postal_code", "")
     two_letters = re.fullmatch(r"(?:[a-z]{2}-)?([a-z]{2})", region.strip().lower())
-    written = {
+    return {
         "ct": letters_only(user.get("city", ""), digits=True, spaces=False),
         "st": us_state(region) if country == "us" else two_letters[1] if two_letters else "",
         # the letters of British and Canadian codes are left out, too: Pinterest wants digits and nothing else
         "zp": us_zip(postal_code) if country == "us" else re.sub("[^0-9]", "", postal_code),
         "country": country if re.fullmatch("[a-z]{2}", country) else "",
     }
-    return {name: text for name, text in written.items() if text}
 
 
 def _external_id(user_id: str, form: str) -> str:

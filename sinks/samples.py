@@ -29,8 +29,8 @@ _PURCHASE: dict[str, Any] = {
     "user": {
         "email": {"plain": sha("ada@example.com"), "gmail": sha("ada@example.com"), "strict": sha("ada@example.com")},
         "phone": {"e164": sha("+15550100199"), "digits": sha("15550100199")},
-        "first_name": {"plain": sha("ada"), "letters": sha("ada")},
-        "last_name": {"plain": sha("lovelace"), "letters": sha("lovelace")},
+        "first_name": {"plain": sha("ada"), "letters": sha("ada"), "joined": sha("ada")},
+        "last_name": {"plain": sha("lovelace"), "letters": sha("lovelace"), "joined": sha("lovelace")},
         "birth_date": {"ymd": sha("19970216")},
         "gender": {"letter": sha("f")},
         "street": {"plain": sha("1 main street")},
@@ -117,7 +117,8 @@ _TEXT = st.one_of(st.text(max_size=30), st.sampled_from(("x" * 500, "ada@example
 _JSON_INT = st.integers(-(2**53) + 1, 2**53 - 1)
 _JSON_FLOAT = st.one_of(st.floats(allow_nan=False, allow_infinity=False), _JSON_INT)
 _HASHES = st.dictionaries(
-    st.sampled_from(("plain", "gmail", "strict", "e164", "digits", "letters", "ymd", "letter", "given")), _TEXT.map(sha)
+    st.sampled_from(("plain", "gmail", "strict", "e164", "digits", "letters", "joined", "ymd", "letter", "given")),
+    _TEXT.map(sha),
 )
 #: Values that mean something, for fields where any text is allowed but hardly any gets far.
 _LIKELY: dict[str, st.SearchStrategy[Any]] = {
@@ -126,6 +127,7 @@ _LIKELY: dict[str, st.SearchStrategy[Any]] = {
     "country": st.sampled_from(("US", "GB", "DE")),
     "region": st.sampled_from(("CA", "US-TX", "New York", "Bayern")),
     "postal_code": st.sampled_from(("94025-1234", "M1 1AE", "10115")),
+    "places": st.dictionaries(st.sampled_from(("city", "region", "postal_code")), st.text("abc", min_size=1).map(sha)),
     "ip": st.sampled_from(("203.0.113.7", "2001:db8::1")),
     "url": st.sampled_from(("https://shop.example.com/", "android-app://x", "/thanks")),
     "ga_client_id": st.just("1234567890.1699999999"),

@@ -67,6 +67,7 @@ from sinks._kinds import (
     each,
     kinds,
 )
+from sinks._places import hashed_places
 
 API_VERSION = "v1.3"
 
@@ -170,7 +171,7 @@ class Settings(Destination):
     in the same form."""
     user_fields: tuple[UserField, ...] = ()
     """More about a person, hashed or as TikTok's partners send it in clear (`city`, `state`, `country`). TikTok's reference
-    does not list these fields. Of names with a space in them, the hash will not be the one that TikTok knows."""
+    does not list these fields."""
     properties: tuple[str, ...] = ()
     """Names of custom fields to send along, such as `description` or `customer_type`. TikTok forbids personal data in them."""
     lead_event_source: str | None = None
@@ -228,8 +229,8 @@ class TikTok(Sink):
     variants: ClassVar[Mapping[str, str]] = {
         "email": "plain",
         "phone": "e164",  # with its plus; hashed without it, nobody is found
-        "first_name": "plain",
-        "last_name": "plain",
+        "first_name": "joined",
+        "last_name": "joined",
     }
 
     def __init__(self, settings: Any) -> None:
@@ -405,7 +406,7 @@ def _address(user: User) -> dict[str, str]:
     postal_code = letters_only(user.get("postal_code", ""), digits=True, spaces=False)
     region = re.sub(r"^[A-Z]{2}-", "", user.get("region", ""))  # US-CA as ISO 3166-2 writes it
     return {
-        "zip_code": sha256(postal_code) if postal_code else "",
+        **hashed_places({"zip_code": postal_code}, user, {"postal_code": "zip_code"}),
         "city": letters_only(user.get("city", ""), digits=True, spaces=False),
         "state": letters_only(region, digits=True, spaces=False),
         "country": letters_only(user.get("country", ""), digits=True, spaces=False),

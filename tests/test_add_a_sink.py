@@ -55,6 +55,8 @@ class Newcomer:
             return self.run(text, path)
         if kind == "lines":
             text = self._added(path.read_text(), text)
+        if kind == "append":
+            text = path.read_text() + text
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         return ""
@@ -98,7 +100,7 @@ def test_every_block_of_the_page_is_followed_here():
     blocks = len(re.findall(r"^```", PAGE, re.MULTILINE)) // 2
 
     assert blocks == len(BLOCKS) + 1, "all but the first, which sets up a clone, say what is done with them"
-    assert {what.partition(":")[0] for what, _ in BLOCKS} == {"file", "lines", "run", "output"}
+    assert {what.partition(":")[0] for what, _ in BLOCKS} == {"file", "lines", "append", "run", "output"}
 
 
 @pytest.mark.timeout(300)

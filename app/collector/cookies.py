@@ -26,8 +26,8 @@ from urllib.parse import quote, unquote
 
 import orjson
 
+from app import browser_ids, identity
 from app import consent as consenting
-from app import identity
 from app.collector import domains
 from app.destination import Absent, ConsentPolicy, RegionalConsent, SignalName
 from app.events import Event, Json
@@ -66,17 +66,12 @@ PLATFORMS: Mapping[str, str] = {
     "_uetmsclkid": "msclkid",
     "twclid": "twclid",
 }
-#: What such a cookie has before its id: GCL.<seconds>.<gclid>, _uet<msclkid>.
-_BEFORE: Mapping[str, re.Pattern[str]] = {
-    "_gcl_aw": re.compile(r"GCL\.\d+\."),
-    "_uetmsclkid": re.compile("_uet"),
-}
+#: Of these, the ones that have more around their id.
+_AROUND = {"_gcl_aw", "_uetmsclkid"}
 #: fb.<index>.<milliseconds>.<random or fbclid>, to which Meta's parameter builder may add a part
 _META = re.compile(r"fb\.\d\.(\d{10,16})\.([!#-+\--:<-\[\]-~]{1,1000})")
 _CLIENT = re.compile(r"[1-9]\d{0,9}\.\d{10}")
-_GA = re.compile(r"(?:GA1\.\d(?:-\d)?\.)?(\d{1,10}\.\d{9,11})")
-#: GS1.1.<session>.… and GS2.1.s<session>$o…
-_GA_SESSION = re.compile(r"GS[12]\.\d\.s?(\d{8,12})[.$]")
+_GA = re.compile(r"\d{1,10}\.\d{9,11}")
 #: What a cookie's value may consist of (RFC 6265, 4.1.1).
 _COOKIE = re.compile(r"[!#-+\--:<-\[\]-~]+")
 _MOST_CLICKS = 3000  # characters of cs_clicks; browsers keep 4096 bytes of a cookie
@@ -158,8 +153,9 @@ class _Jar:
     def _analytics(self, event: Event, said: Mapping[str, Any]) -> Json:
         if "ga_client_id" in said:  # a session belongs to its client
             return {}
-        if ga := _GA.fullmatch(self.visit.cookies.get("_ga", "")):
-            return {"ga_client_id": ga[1], **self._session()}
+        client = browser_ids.bare("ga_client_id", self.visit.cookies.get("_ga", ""))
+        if _GA.fullmatch(client):
+            return {"ga_client_id": client, **self._session()}
         name = self.rules.client
         if not name:
             return {}
@@ -175,8 +171,8 @@ class _Jar:
         of_site = [f"_ga_{stream.removeprefix('G-')}" for stream in self.streams]
         any_one = [name for name in cookies if name.startswith("_ga_")]
         for name in of_site or (any_one if len(any_one) == 1 else []):
-            if found := _GA_SESSION.match(cookies.get(name, "")):
-                return {"ga_session_id": found[1]}
+            if found := browser_ids.in_cookie("ga_session_id", cookies.get(name, "")):
+                return {"ga_session_id": found}
         return {}
 
     # -- ad_storage
@@ -186,9 +182,8 @@ class _Jar:
         found: Json = {name: value for name, (_, value) in self.clicks.items() if name != "fbclid"}
         for cookie, name in PLATFORMS.items():
             value = self.visit.cookies.get(cookie, "")
-            if before := _BEFORE.get(cookie):
-                match = before.match(value)
-                value = value[match.end() :] if match else ""
+            if cookie in _AROUND:
+                value = browser_ids.in_cookie(name, value)
             if name not in found and _usable(value):
                 found[name] = value
         found |= {name: make(event) for name, make in (("fbp", self._fbp), ("fbc", self._fbc)) if name not in said}

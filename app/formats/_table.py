@@ -65,6 +65,14 @@ def an_id(value: Any) -> bool:
     return isinstance(value, str | int | float) and str(value).strip().lower() not in NOT_AN_ID
 
 
+def order_id(event_name: str, commerce: Mapping[str, Any]) -> str:
+    """What serves as the event id of an order that was given none, or nothing. Partial refunds of one order differ."""
+    order, refund = commerce.get("transaction_id"), commerce.get("refund_id")
+    if event_name not in ("purchase", "refund") or not an_id(order):
+        return ""
+    return f"{order}.{refund}" if event_name == "refund" and an_id(refund) else str(order)
+
+
 def items(value: Any, table: Table, field: str) -> list[Json]:
     """A list of products through a table. Raises BadEvent when it is no list of objects."""
     if not isinstance(value, list) or not all(isinstance(one, Mapping) for one in value):

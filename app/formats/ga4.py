@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from app.events import Json
-from app.formats._table import Ignored, Table, an_id, apply, at, items, obj, put, rest, spread, text
+from app.formats._table import Ignored, Table, an_id, apply, items, obj, order_id, put, rest, spread, text
 
 EVENT_NAMES: dict[str, str] = {}  # our names are GA4's
 
@@ -114,9 +114,8 @@ def _first_of_lists(one: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _fall_back(one: Mapping[str, Any], result: Json) -> None:
-    order = at(result, "commerce.transaction_id")
-    if result["event_name"] in ("purchase", "refund") and an_id(order):
-        result["event_id"] = order
+    if of_order := order_id(result["event_name"], result.get("commerce", {})):
+        result["event_id"] = of_order
     elif "time" in result:
         content = orjson.dumps(one, option=orjson.OPT_SORT_KEYS)
         result["event_id"] = "ga4-" + hashlib.sha256(content).hexdigest()[:32]

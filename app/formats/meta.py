@@ -103,6 +103,8 @@ def draft(one: Any) -> Json | Ignored:
         put(result, "commerce.items", [{"item_id": product} for product in products if product is not None])
     if not an_id(result.get("event_id")) and name == "Purchase" and an_id(at(result, "commerce.transaction_id")):
         result["event_id"] = result["commerce"]["transaction_id"]
+    if event.get("opt_out") is True:  # measured, and nothing else: as sinks/meta.py says it
+        put(result, "consent.ad_personalization", "denied")
     extra = rest(custom, _USED)
     if extra:
         result["custom"] = extra

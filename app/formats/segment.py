@@ -1,6 +1,6 @@
 """The Segment spec: track, page and screen calls, single or in a batch. https://segment.com/docs/connections/spec/
 
-RudderStack's SDKs and Jitsu's send the same; what Jitsu adds is below, too.
+RudderStack's SDKs and Jitsu's send the same; what they add is below, too.
 
 The id is `properties.event_id`, else the order id for orders, else `messageId`, which no other copy can know: such an
 event is marked as one that cannot pair.
@@ -12,7 +12,7 @@ from typing import Any
 
 from app.errors import BadEvent
 from app.events import Ids, Json
-from app.formats._table import Ignored, Table, an_id, apply, at, items, obj, put, rest, spread, text
+from app.formats._table import Ignored, Table, an_id, apply, at, items, obj, order_id, put, rest, spread, text
 
 #: https://segment.com/docs/connections/spec/ecommerce/v2/ and the names of the B2B and lead specs
 EVENT_NAMES = {
@@ -55,8 +55,10 @@ FIELDS: Table = (
         for theirs, ours in (
             ("firstName", "first_name"),
             ("first_name", "first_name"),
+            ("firstname", "first_name"),  # RudderStack's
             ("lastName", "last_name"),
             ("last_name", "last_name"),
+            ("lastname", "last_name"),
             ("birthday", "birth_date"),
             ("gender", "gender"),
             ("address.street", "street"),
@@ -64,6 +66,8 @@ FIELDS: Table = (
             ("address.state", "region"),
             ("address.postalCode", "postal_code"),
             ("address.postal_code", "postal_code"),
+            ("address.postalcode", "postal_code"),  # RudderStack's
+            ("address.zip", "postal_code"),
             ("address.country", "country"),
         )
     ),
@@ -121,7 +125,6 @@ ITEM_FIELDS: Table = (
 
 #: single-product calls carry the product's fields as properties
 _ONE_PRODUCT = frozenset({"view_item", "add_to_cart", "remove_from_cart", "add_to_wishlist"})
-_ORDERS = frozenset({"purchase", "refund"})
 _PROPERTIES = {theirs.split(".")[1] for theirs, _ in FIELDS if theirs.startswith("properties.")} | {"products"}
 
 
@@ -189,9 +192,8 @@ def _number(value: Any) -> float | None:
 
 
 def _fall_back(call: Mapping[str, Any], result: Json) -> None:
-    order = at(result, "commerce.transaction_id")
-    if result["event_name"] in _ORDERS and an_id(order):
-        result["event_id"] = order
+    if of_order := order_id(result["event_name"], result.get("commerce", {})):
+        result["event_id"] = of_order
     elif an_id(call.get("messageId")):
         result["event_id"] = call["messageId"]
         result["pairs"] = False

@@ -54,7 +54,7 @@ _variants = must.record({}, others=must.sha256)
 _signal = must.one_of("granted", "denied")
 
 #: Fields that hold hashes: clear text in them is masked when it was refused.
-HASHED = words("email phone first_name last_name birth_date gender street")
+HASHED = words("email phone first_name last_name birth_date gender street places")
 
 ITEM = must.record(
     {

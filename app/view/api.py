@@ -343,7 +343,7 @@ class Ordered(TypedDict):
 class OrderForm(TypedDict, total=False):
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     reason: Annotated[str, _doc("Needed for a pause")]
-    accept: Annotated[Literal["yes"], _doc("Resume although it rejects one event after the other")]
+    accept: Annotated[Literal["yes"], _doc("Resume although it rejects most events")]
 
 
 class ReplayForm(TypedDict):

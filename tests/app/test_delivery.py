@@ -515,6 +515,20 @@ def test_when_one_event_after_the_other_is_rejected_the_rest_is_kept():
     assert bench.queue.standing().state == "halted"
 
 
+@pytest.mark.parametrize(
+    ("taken", "rejected", "state"), [(1, 2, "halted"), (2, 3, "halted"), (1, 1, "ok"), (3, 1, "ok")]
+)
+def test_when_most_events_are_rejected_the_rest_is_kept(taken, rejected, state):
+    bench = Bench(limits=replace(LIMITS, events=1))
+    bench.add(*[f"e{n}" for n in range(400)])
+    for _ in range(4 * VALVE):
+        for outcome in [OK] * taken + [BAD] * rejected:
+            if not bench.queue.halted:
+                bench.answer(bench.next(), outcome)
+
+    assert bench.queue.standing().state == state
+
+
 def test_a_delivery_ends_that():
     bench = Bench(limits=replace(LIMITS, events=1))
     bench.add(*[f"e{n}" for n in range(100)])
@@ -536,6 +550,20 @@ def test_whoever_accepts_the_rejections_lets_them_become_letters():
         bench.answer(bench.next(), BAD)
 
     assert len(bench.results) == 50
+
+
+def test_accepted_rejections_count_again_when_most_events_are_taken_again():
+    bench = Bench(limits=replace(LIMITS, events=1))
+    bench.add(*[f"e{n}" for n in range(400)])
+    bench.queue.resume(accept=True)
+
+    bench.fail(VALVE, BAD)
+    bench.fail(1, OK)
+    bench.fail(VALVE, BAD)
+    assert bench.queue.standing().state == "ok"
+    bench.fail(2 * VALVE, OK)
+    bench.fail(2 * VALVE, BAD)
+    assert bench.queue.standing().state == "halted"
 
 
 def test_a_paused_destination_sends_nothing_until_it_goes_on():

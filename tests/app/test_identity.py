@@ -24,7 +24,7 @@ REASONS = {
     "no_country_code",
     "not_a_phone",
     "not_a_date",
-    "not_f_or_m",
+    "not_f_m_or_n",
     "empty",
     "too_long",
 }
@@ -131,7 +131,7 @@ def test_an_email_in_its_spellings(value, plain, gmail, strict):
 
 def test_a_rule_that_leaves_nothing_makes_no_hash():
     assert set(hashes("email", "+tag@example.com", None)) == {"plain", "gmail"}
-    assert set(hashes("first_name", "123", None)) == {"plain"}
+    assert set(hashes("first_name", "123", None)) == {"plain", "joined"}
 
 
 @pytest.mark.parametrize(
@@ -169,6 +169,10 @@ def test_what_is_no_email_is_refused(value):
         ("06 12345678", "IT", "+390612345678"),  # Italy keeps the zero
         ("+390612345678", None, "+390612345678"),
         ("+683 4000", None, "+6834000"),  # Niue: the shortest there is
+        ("+52 1 55 1234 5678", None, "+525512345678"),
+        ("5215512345678", "MX", "+525512345678"),
+        ("1 213 373 4253", "DE", "+12133734253"),
+        ("49 30 901820", "US", "+4930901820"),
     ],
 )
 def test_a_phone_is_brought_to_e164(value, country, e164):
@@ -218,7 +222,7 @@ def test_what_is_no_phone_is_refused(value, country, reason):
     ],
 )
 def test_a_name_loses_case_and_punctuation_but_no_letter(value, plain, letters):
-    assert clear("last_name", value) == {"plain": plain, "letters": letters}
+    assert clear("last_name", value) == {"plain": plain, "letters": letters, "joined": plain.replace(" ", "")}
 
 
 def test_a_street_keeps_its_number():
@@ -233,7 +237,16 @@ def test_a_name_without_a_letter_is_refused(field, value):
 
 @pytest.mark.parametrize(
     "value",
+    ["19970216", " 1997-02-16 ", "1997/02/16", "1997.02.16", "1997-02-16T00:00:00.000Z", "1997-02-16 00:00:00+01:00"],
+)
+def test_a_birth_date_is_its_eight_digits(value):
+    assert clear("birth_date", value) == {"ymd": "19970216"}
+
+
+@pytest.mark.parametrize(
+    "value",
     [
+        "1997-02/16", "1997-02-16T", "1997-02-16x",
         "1997-02-30", "1997-13-01", "1997-2-16", "97-02-16", "16.02.1997", "02/16/1997", "1997", "1899-12-31", "2101-01-01",
         "0000-00-00", "1997+216", "1997021-6", "1-9-9-7-0-2-1-6", "1997_216", "１９９７０２１６", "19970216x", "", "null", "-",
     ],
@@ -242,14 +255,26 @@ def test_what_is_no_birth_date_is_refused(value):
     assert outcome("birth_date", value, None) == "not_a_date"
 
 
-@pytest.mark.parametrize(("value", "letter"), [("f", "f"), (" F ", "f"), ("Female", "f"), ("MALE", "m"), ("m", "m")])
+@pytest.mark.parametrize(
+    ("value", "letter"),
+    [
+        ("f", "f"),
+        (" F ", "f"),
+        ("Female", "f"),
+        ("MALE", "m"),
+        ("m", "m"),
+        ("n", "n"),
+        ("Non-binary", "n"),
+        ("nonbinary", "n"),
+    ],
+)
 def test_a_gender_is_one_letter(value, letter):
     assert clear("gender", value) == {"letter": letter}
 
 
 @pytest.mark.parametrize("value", ["", "x", "d", "feminine", "woman", "none", "mf", "0"])
 def test_any_other_gender_is_refused(value):
-    assert outcome("gender", value, None) == "not_f_or_m"
+    assert outcome("gender", value, None) == "not_f_m_or_n"
 
 
 # never twice

@@ -74,6 +74,8 @@ ITEMS = {"items": [{"item_id": "a", "variant": "v1"}, {"item_id": "b", "variant"
         ({}, BODY["custom_data"]),
         ({"custom_data.value": "commerce.tax"}, BODY["custom_data"] | {"value": 4.5}),
         ({"custom_data.nothing": "custom.nothing"}, BODY["custom_data"]),
+        ({"custom_data.value": "''"}, BODY["custom_data"]),
+        ({"custom_data.contents": "commerce.items[?item_id=='x'].item_id"}, BODY["custom_data"]),
         ({"custom_data.a.b": "event_name"}, BODY["custom_data"] | {"a": {"b": "purchase"}}),
         ({"custom_data.ids": "commerce.items[].variant"}, BODY["custom_data"] | {"ids": ["v1", "v2"]}),
         ({"custom_data.ids[]": "event_name"}, BODY["custom_data"] | {"ids": ["purchase"]}),

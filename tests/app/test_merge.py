@@ -19,8 +19,8 @@ SIGNALS = ("ad_storage", "analytics_storage", "ad_user_data", "ad_personalizatio
 MONEY = ("value", "currency", "items", "tax", "shipping", "discount")
 SESSION = ("ga_client_id", "ga_session_id")
 PERSON = ("email", "phone", "first_name", "last_name", "birth_date", "gender")
-ADDRESS = ("country", "city", "region", "postal_code", "street")
-HASHED = {"email", "phone", "first_name", "last_name", "birth_date", "gender", "street"}
+ADDRESS = ("country", "city", "region", "postal_code", "places", "street")
+HASHED = {"email", "phone", "first_name", "last_name", "birth_date", "gender", "street", "places"}
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 

@@ -175,8 +175,8 @@ def test_a_draft_in_full():
                     "strict": sha("adalovelace@example.com"),
                 },
                 "phone": {"e164": sha("+15550100199"), "digits": sha("15550100199")},
-                "first_name": {"plain": sha("ada"), "letters": sha("ada")},
-                "last_name": {"plain": sha("lovelace"), "letters": sha("lovelace")},
+                "first_name": {"plain": sha("ada"), "letters": sha("ada"), "joined": sha("ada")},
+                "last_name": {"plain": sha("lovelace"), "letters": sha("lovelace"), "joined": sha("lovelace")},
                 "birth_date": {"ymd": sha("19970216")},
                 "gender": {"letter": sha("f")},
                 "street": {"plain": sha("1 main street")},
@@ -477,6 +477,16 @@ def test_a_name_has_at_most_100_characters_and_no_space_around():
 @pytest.mark.parametrize("name", ["purchase", "refund"])
 def test_an_order_without_event_id_has_its_number(name):
     assert event_of({"event_name": name, "event_id": None})["event_id"] == "1001"
+
+
+def test_partial_refunds_of_an_order_are_different_events_to_platforms():
+    refunds = [{"event_name": "refund", "event_id": None, "commerce": {"refund_id": one}} for one in ("r1", 2, None)]
+
+    assert [event_of(one)["event_id"] for one in refunds] == ["1001.r1", "1001.2", "1001"]
+    assert (
+        event_of({"event_name": "refund", "event_id": "given", "commerce": {"refund_id": "r1"}})["event_id"] == "given"
+    )
+    assert event_of({"event_name": "purchase", "event_id": None, "commerce": {"refund_id": "r1"}})["event_id"] == "1001"
 
 
 def test_pairs_is_false_or_absent():
@@ -1014,7 +1024,7 @@ def test_what_cannot_be_normalised_is_dropped_and_counted():
         ("user.first_name", "empty"),
         ("user.last_name", "too_long"),
         ("user.birth_date", "not_a_date"),
-        ("user.gender", "not_f_or_m"),
+        ("user.gender", "not_f_m_or_n"),
         ("user.country", "not_two_letters"),
     }
     assert set(found.event["user"]) == {"street", "city", "region", "postal_code", "user_id"}
@@ -1048,11 +1058,27 @@ def test_a_sha256_is_kept_as_given(field):
 
 
 @pytest.mark.parametrize("field", ["city", "region", "postal_code"])
-def test_a_hash_of_what_must_be_clear_is_dropped_and_counted(field):
-    found = accepted({"user": {field: sha("berlin")}})
+def test_a_hash_of_a_place_is_kept_apart_from_what_is_clear(field):
+    found = accepted(
+        {"user": {"city": None, "region": None, "postal_code": None, field: f" {sha('berlin').upper()}.AQ"}}
+    )
 
+    assert found.event["user"]["places"] == {field: sha("berlin")}
     assert field not in found.event["user"]
-    assert found.drops == ((f"user.{field}", "hashed"),)
+    assert found.drops == ()
+
+
+@pytest.mark.parametrize("field", ["city", "region", "postal_code"])
+def test_the_hash_of_no_place_is_dropped_and_counted(field):
+    found = accepted({"user": {field: sha("")}})
+
+    assert "places" not in found.event["user"]
+    assert found.drops == ((f"user.{field}", "empty"),)
+
+
+def test_a_hashed_country_is_told_by_its_hash():
+    assert accepted({"user": {"country": sha("de")}}).event["user"]["country"] == "DE"
+    assert accepted({"user": {"country": sha("no country")}}).drops == (("user.country", "not_two_letters"),)
 
 
 @pytest.mark.parametrize("field", ["city", "region", "postal_code"])
@@ -1136,6 +1162,8 @@ def test_a_name_that_the_wanted_rule_leaves_nothing_of_is_counted():
         ("2001:DB8:0::1", "2001:db8::1"),
         ("::ffff:203.0.113.7", "203.0.113.7"),
         ("2001:db8::1%eth0", "2001:db8::1"),
+        ("203.0.113.7.AQ", "203.0.113.7"),  # with the mark of Meta's parameter builder
+        ("2001:db8::1.AQYBAQAB", "2001:db8::1"),
     ],
 )
 def test_an_address_of_a_person_is_kept_in_its_usual_spelling(ip, expected):
@@ -1154,7 +1182,7 @@ def test_an_address_of_a_person_is_kept_in_its_usual_spelling(ip, expected):
         )),
         *((ip, "not_an_address") for ip in (
             "unknown", "203.0.113", "203.0.113.256", "203.0.113.7:80", "[2001:db8::1]", "203.0.113.7, 10.0.0.1", "1", "0x7f000001",
-            "203.0.113.07", " ", "%", "ada@example.com", "2001:db8::1%ada@example.com",
+            "203.0.113.07", "203.0.113.7.1", "203.0.113.7.AQYB", " ", "%", "ada@example.com", "2001:db8::1%ada@example.com",
         )),
     ],
 )  # fmt: skip
@@ -1258,6 +1286,23 @@ def test_an_id_of_a_platform_that_is_none_is_dropped_and_counted(name, value, re
 )
 def test_the_ga_cookie_loses_its_prefix(value, expected):
     assert event_of({"ids": {"ga_client_id": value}})["ids"].get("ga_client_id") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("ga_client_id", "GA1.2-2.1234567890.1699999999", "1234567890.1699999999"),
+        ("ga_session_id", "GS1.1.1700000000.3.1.1700000100.0.0.0", "1700000000"),
+        ("ga_session_id", "GS2.1.s1700000000$o3$g1$t1700000100$j60$l0$h0", "1700000000"),
+        ("ga_session_id", "1700000000", "1700000000"),
+        ("gclid", "GCL.1700000000.Cj0K-Case_Kept", "Cj0K-Case_Kept"),
+        ("gclid", "Cj0K-Case_Kept", "Cj0K-Case_Kept"),
+        ("msclkid", "_uet0a1b2c", "0a1b2c"),
+        ("fbc", "fb.1.1795410000000.AbCdEf", "fb.1.1795410000000.AbCdEf"),
+    ],
+)
+def test_a_back_end_may_hand_on_a_cookie_as_it_is(name, value, expected):
+    assert event_of({"ids": {name: value}, "context": {"url": None}})["ids"][name] == expected
 
 
 @pytest.mark.parametrize("value", ["ada@example.com", "GA1.1.ada@example.com", "ada%40example.com", "+49 30 123456"])

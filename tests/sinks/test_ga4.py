@@ -963,6 +963,7 @@ def test_limits_are_ga4s():
         (429, b"", {"Retry-After": "9"}, Retry("HTTP 429", 9.0, throttled=True)),
         *((status, b"", {}, Retry(f"HTTP {status}", unclear=True)) for status in (500, 502, 504, 520)),
         (503, b"<html>", {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, Retry("HTTP 503")),
+        (425, b"", {}, Retry("HTTP 425")),
         (400, b"", {}, Rejected("HTTP 400", whole=True)),
         (413, b"", {}, Rejected("HTTP 413", whole=True)),
         *(

@@ -194,6 +194,8 @@ def test_a_refund_that_was_given_a_name_is_a_custom_event_of_its_order(settings)
         ({"first_name": {"plain": MARY}}, "fn", [MARY]),
         ({"last_name": {"plain": VALERY}}, "ln", [VALERY]),
         ({"birth_date": {"ymd": BORN}}, "db", [BORN]),
+        ({"gender": {"letter": sha("m")}}, "ge", [sha("m")]),
+        ({"gender": {"letter": sha("n")}}, "ge", None),
         ({"city": "Saint-Étienne 2"}, "ct", [sha("saintétienne")]),
         ({"city": "42"}, "ct", None),
         ({"country": "US", "region": "US-CA"}, "st", [sha("ca")]),
@@ -207,6 +209,9 @@ def test_a_refund_that_was_given_a_name_is_a_custom_event_of_its_order(settings)
         ({"country": None, "postal_code": "10115"}, "zp", [sha("10115")]),
         ({"country": "US"}, "country", [US]),
         ({"country": "USA"}, "country", None),
+        ({"city": None, "places": {"city": sha("x")}}, "ct", [sha("x")]),
+        ({"region": None, "places": {"region": sha("x")}}, "st", [sha("x")]),
+        ({"postal_code": None, "places": {"postal_code": sha("x")}}, "zp", [sha("x")]),
         ({"user_id": " Customer 7 "}, "external_id", [sha("customer7")]),
         ({"user_id": sha("7").upper()}, "external_id", [sha("7")]),
         ({"user_id": " "}, "external_id", None),
@@ -231,6 +236,22 @@ def test_external_id_takes_the_form_that_the_pixel_uses(form, expected):
 )
 def test_fbc_is_the_cookie_else_built_from_the_click_id(ids, fbc):
     assert encoded(make_event(ids=ids))["user_data"].get("fbc") == fbc
+
+
+@pytest.mark.parametrize(
+    ("fbc", "expected"),
+    [
+        ("fb.1.1.Old", "fb.1.1795420800123.New-1"),
+        ("fb.1.1.New-1", "fb.1.1.New-1"),
+        ("fb.1.1.New-1.AQ", "fb.1.1.New-1.AQ"),
+    ],
+)
+def test_another_click_in_the_pages_address_replaces_the_cookie(fbc, expected):
+    event = make_event(
+        ids={"fbc": fbc, "fbclid": "New-1"}, context={"url": "https://shop.example.com/?fbclid=New-1&x=1"}
+    )
+
+    assert encoded(event)["user_data"]["fbc"] == expected
 
 
 @pytest.mark.parametrize(("lead_id", "sent"), [("525645896321548", 525645896321548), ("lead-7", None), ("٣٣٣٣٣", None)])
@@ -719,6 +740,7 @@ def test_a_throttled_caller_waits_as_long_as_the_usage_header_says(usage, after)
         ),
         ({"X_App_Usage": '{"call_count": 50}', "X_Business_Use_Case_Usage": '{"1": [{"call_count": 60.5}]}'}, 0.605),
         ({"X_App_Usage": '{"call_count": 250}'}, 1.0),
+        ({"X_Ad_Account_Usage": '{"acc_id_util_pct": 9.67}'}, 0.0967),
         ({"X_App_Usage": '{"call_count": -1, "total_time": true, "total_cputime": "80"}'}, 0.0),
         ({"X_App_Usage": "[80]", "X_Business_Use_Case_Usage": '{"1": [80], "2": {"call_count": 80}}'}, 0.0),
         ({"X_App_Usage": "not json"}, 0.0),

@@ -8,9 +8,11 @@ https://developers.facebook.com/docs/marketing-api/conversions-api/parameters/cu
 import socket
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
+import orjson
 import phonenumbers
 import pytest
 from facebook_business.adobjects.serverside.action_source import ActionSource
@@ -19,6 +21,7 @@ from facebook_business.adobjects.serverside.custom_data import CustomData
 from facebook_business.adobjects.serverside.event import Event as TheirEvent
 from facebook_business.adobjects.serverside.gender import Gender
 from facebook_business.adobjects.serverside.user_data import UserData
+from facebook_business.session import FacebookSession
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -363,3 +366,27 @@ def test_an_md5_is_no_hash_that_meta_takes_though_the_sdk_passes_it_on():
 
     assert "em" not in ours(clear)["user_data"]
     assert theirs(clear)["user_data"]["em"] == ["d41d8cd98f00b204e9800998ecf8427e"]
+
+
+def test_what_somebody_else_wrote_for_meta_reaches_meta_with_the_same_user_data():
+    """All of it hashed, as the SDK sends it, and read as our format `meta`."""
+    sent = theirs(clear_event(PEOPLE["plain"] | PEOPLE["an American"]))
+    (result,) = normalize({"data": [sent]}, replace(INLET, format="meta"), TIME * 1000, {})
+    assert isinstance(result, Normalized), result
+
+    payload = encode(Meta(Settings.model_validate(SETTINGS)), result.event)
+
+    assert isinstance(payload, Payload), payload
+    assert result.drops == ()
+    assert payload.body["user_data"] == sent["user_data"]
+
+
+def test_a_call_is_proved_as_the_sdk_proves_it():
+    sink = Meta(Settings.model_validate({**SETTINGS, "app_secret": {"env": "META_APP_SECRET"}}))
+
+    body = sink.request([Payload("a", {})], {"access_token": "the-token", "app_secret": "the-secret"}).body
+
+    assert orjson.loads(body) == {
+        "data": [{}],
+        "appsecret_proof": FacebookSession("4711", "the-secret", "the-token").appsecret_proof,
+    }

@@ -440,6 +440,12 @@ def test_each_of_these_fields_can_be_turned_on():
     assert set(ALL_FIELDS) & set(encoded(make_event(), user_fields=["city"])["user"]) == {"city"}
 
 
+def test_names_are_hashed_without_white_space():
+    user = {"first_name": {"plain": sha("mary jane"), "letters": sha("mary jane"), "joined": sha("maryjane")}}
+
+    assert encoded(make_event(user=user), user_fields=ALL_FIELDS)["user"]["first_name"] == sha("maryjane")
+
+
 @pytest.mark.parametrize(
     ("user", "key", "expected"),
     [
@@ -449,6 +455,8 @@ def test_each_of_these_fields_can_be_turned_on():
         ({"postal_code": "M1 1AE"}, "zip_code", sha("m11ae")),
         ({"city": "?", "postal_code": None}, "city", None),
         ({"city": None, "postal_code": "-"}, "zip_code", None),
+        ({"postal_code": None, "places": {"postal_code": sha("x")}}, "zip_code", sha("x")),
+        ({"city": None, "places": {"city": sha("x")}}, "city", None),
     ],
 )
 def test_places_are_letters_and_digits_in_lower_case(user, key, expected):

@@ -113,7 +113,7 @@ def test_a_purchase_in_full():
     assert event == PURCHASE
 
 
-def test_hashes_of_that_purchase_stay_and_a_hashed_place_is_dropped():
+def test_hashes_of_that_purchase_stay():
     (result,) = normalize({"data": [PURCHASE]}, Inlet("t", "meta", "shop", "server"), 1_795_420_801_456, {})
 
     assert isinstance(result, Normalized)
@@ -126,10 +126,18 @@ def test_hashes_of_that_purchase_stay_and_a_hashed_place_is_dropped():
         "gender": {"given": sha("f")},
         "region": "CA",
         "postal_code": "94025",
+        "places": {"city": sha("menlopark")},
         "country": "US",
         "user_id": "customer-7",
     }
-    assert result.drops == (("user.city", "hashed"),)
+    assert result.drops == ()
+
+
+@pytest.mark.parametrize(
+    ("opt_out", "consent"), [(True, {"ad_personalization": "denied"}), (False, None), (None, None)]
+)
+def test_who_opted_out_stays_so(opt_out, consent):
+    assert draft(opt_out=opt_out).get("consent") == consent
 
 
 def test_clear_values_of_user_data_are_hashed():

@@ -229,6 +229,15 @@ def test_a_name_of_the_spec_becomes_ours(theirs, ours):
     assert track(theirs)["event_name"] == ours
 
 
+def test_a_person_as_rudderstack_writes_one():
+    traits = {"firstname": "Ada", "lastname": "Lovelace", "address": {"postalcode": "94025"}}
+
+    found = segment.draft({"event": "Signed Up", "messageId": "m1", "context": {"traits": traits}})
+
+    assert not isinstance(found, Ignored)
+    assert found["user"] == {"first_name": "Ada", "last_name": "Lovelace", "postal_code": "94025"}
+
+
 @pytest.mark.parametrize("kind", ["page", "screen"])
 def test_page_and_screen_are_page_views(kind):
     found = segment.draft(
@@ -492,3 +501,8 @@ def test_a_batch_shares_what_it_says_once():
 @pytest.mark.parametrize("body", [{"type": "track"}, {"batch": {}}, [], None, 5])
 def test_what_is_no_batch_is_one_call(body):
     assert formats.split("segment", body) == [body]
+
+
+def test_a_partial_refund_is_told_from_others_of_its_order():
+    assert track("Order Refunded", order_id="1001", refund_id="r1")["event_id"] == "1001.r1"
+    assert track("Order Refunded", order_id="1001")["event_id"] == "1001"
