@@ -12,21 +12,22 @@ from app.view.audit import Audit
 from app.view.on_destinations import Destinations
 from app.view.on_events import Events
 from app.view.on_letters import DeadLetters
+from app.view.on_reconcile import Reconcile
 from app.view.site import Call, Page, Site, as_json
 
 if TYPE_CHECKING:
     from app.main import Pipeline
 
 NAV = [("/", "Events"), ("/destinations", "Destinations"), ("/dead", "Dead letters")]
-OPERATORS_NAV = [("/audit", "Audit")]
+OPERATORS_NAV = [("/reconcile", "Reconcile"), ("/audit", "Audit")]
 
 
 class Pages:
     def __init__(self, pipeline: "Pipeline", access: Access) -> None:
         self.pipeline = pipeline
         self.site = Site(access, Audit(pipeline.settings, pipeline.offer), NAV, OPERATORS_NAV)
-        self.parts: list[Events | Destinations | DeadLetters] = [
-            part(pipeline, self.site) for part in (Events, Destinations, DeadLetters)
+        self.parts: list[Events | Destinations | DeadLetters | Reconcile] = [
+            part(pipeline, self.site) for part in (Events, Destinations, DeadLetters, Reconcile)
         ]
 
     def routes(self) -> list[web.RouteDef]:

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from app.events import Json
+from app.reconcile import REASONS as ORDER_REASONS
 
 #: How a conversion closed.
 CLOSED: Mapping[str, str] = {
@@ -129,9 +130,15 @@ def tag_words(tag: Json) -> str:
     return f"{told} ({tag['event_id']})" if tag["verdict"] == "another id" else told
 
 
+def order_reason(code: str) -> str:
+    """Why an order of a list is in its class."""
+    return ORDER_REASONS.get(code) or reason(code)
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "mood": mood,
     "reason": reason,
+    "order_reason": order_reason,
     "moment": moment,
     "span": span,
     "number": number,

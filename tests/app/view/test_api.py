@@ -35,9 +35,14 @@ def test_every_schema_is_one_and_every_reference_leads_somewhere():
 
 
 def test_every_path_says_who_may_and_what_comes():
-    assert {"/index.json", "/events/{id}.json", "/dead.json", "/destinations.json", "/audit.json"} < set(
-        DOCUMENT["paths"]
-    )
+    assert {
+        "/index.json",
+        "/events/{id}.json",
+        "/dead.json",
+        "/destinations.json",
+        "/audit.json",
+        "/reconcile.json",
+    } < set(DOCUMENT["paths"])
     for path in DOCUMENT["paths"].values():
         for one in path.values():
             assert {"200", "401", "403", "503"} <= set(one["responses"])
