@@ -110,13 +110,8 @@ def test_an_order_number_that_looks_like_a_person_is_not_shown():
 
 
 def test_the_form_names_destinations_and_the_looks_that_there_are():
-    text = render(
-        "reconcile.html",
-        looks=[look(*judged(2)).as_json()],
-        destinations=["ads", EVIL],
-        threshold=90.0,
-        columns=["time"],
-    )
+    common: Any = {"threshold": 90.0, "columns": ["time"]}
+    text = render("reconcile.html", looks=[look(*judged(2)).as_json()], destinations=["ads", EVIL], **common)
 
     assert "img" not in checked(text).seen
     assert "2 orders at ads" in text
