@@ -45,6 +45,7 @@ _POSTAL_CODE = 10  # characters of the longest, which is grouped like some count
 _MOST = 1e15  # of an amount: more is a mistake, and its cents are lost in a float
 #: What an address or a phone number has, as JSON: most events have none of it, and looking closer costs more than all else.
 _SUSPICIOUS = (b"@", b"%", b"+", b'"(', b'" ', b'"\\', "\uff20".encode())
+_OF_A_PERSON = ("user.", "ids.", "context.ip")
 _TOLD = ("consent", "tags", "labels")
 #: Of commerce: catalogues know these by their digits.
 _CATALOGUE_IDS = ("item_id", "list_id")
@@ -296,6 +297,8 @@ class _Work:
             "custom": self._custom(draft.get("custom", {})),
         }
         event.update((name, part) for name, part in parts.items() if part)
+        if lost := {name: why for name, why in self.drops if name.startswith(_OF_A_PERSON)}:
+            event["unusable"] = lost
         text = orjson.dumps(event)
         if len(text) > MAX_BYTES:
             raise BadEvent("too_large", "", f"larger than {MAX_BYTES} bytes")

@@ -354,6 +354,48 @@ class ReplayForm(TypedDict):
     apart: NotRequired[str]
 
 
+class Window(TypedDict):
+    """The newest events that Kafka has: a sample."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    conversions: int
+    copies: int
+    since: NotRequired[Annotated[_When, _doc("When the first of the conversions was merged")]]
+    until: NotRequired[_When]
+
+
+class Matched(TypedDict):
+    """Events of one name; all numbers are of events, by identifier."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    event: str
+    events: int
+    skipped: Annotated[dict[str, int], _doc("Those that the platform cannot have, by the reason")]
+    carried: Annotated[dict[str, int], _doc("Those of which the platform would get it")]
+    given: Annotated[dict[str, int], _doc("Those of which our event has it, in whatever form")]
+
+
+class Lint(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    event: str
+    key: str
+    text: str
+
+
+class MatchQuality(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    destination: str
+    platform: str
+    window: Window
+    keys: Annotated[list[str], _doc("By what the platform finds people, the best first; empty: by nothing")]
+    events: list[Matched]
+    lint: Annotated[list[Lint], _doc("What could be better")]
+    event: str
+    without: str
+    total: Annotated[int, _doc("Events of this name without this identifier")]
+    ids: Annotated[list[str], _doc("The newest 100 of them")]
+
+
 class Share(TypedDict):
     """Of orders of a list."""
 
@@ -458,7 +500,8 @@ class ReconcileForm(TypedDict):
 TYPES: Mapping[str, Any] = {
     "Problem": Problem, "Index": Index, "Journey": Journey, "Audited": Audited, "Replayed": Replayed, "ReplayForm": ReplayForm,
     "DeadLetters": DeadLetters, "OneLetter": OneLetter, "Work": Work, "LettersForm": LettersForm, "Destinations": Destinations,
-    "Ordered": Ordered, "OrderForm": OrderForm, "Look": Look, "LookList": LookList, "ReconcileForm": ReconcileForm,
+    "Ordered": Ordered, "OrderForm": OrderForm, "MatchQuality": MatchQuality,
+    "Look": Look, "LookList": LookList, "ReconcileForm": ReconcileForm,
 }  # fmt: skip
 
 
@@ -489,6 +532,10 @@ _LETTERS = [
 ]
 
 
+_MATCHED = [
+    _query("event", "List events of this name"),
+    _query("without", "that do not carry this identifier"),
+]
 _ORDERS = [
     _query("class", "The orders of this class"),
     _query("day", "Those of this day; none: those without one"),
@@ -537,6 +584,14 @@ def document() -> Json:
             },
             "/destinations/{name}/resume": {
                 "post": _operation("Go on. For operators", "Ordered", [_path("name")], body="OrderForm")
+            },
+            "/destinations/{name}/match.json": {
+                "get": _operation(
+                    "By which identifiers a platform can find the people of its newest events",
+                    "MatchQuality",
+                    [_path("name"), *_MATCHED],
+                    more={"400": "Problem"},
+                )
             },
             "/dead.json": {
                 "get": _operation("Dead letters, by reason and the newest of them", "DeadLetters", _LETTERS)

@@ -12,6 +12,7 @@ from app.view.audit import Audit
 from app.view.on_destinations import Destinations
 from app.view.on_events import Events
 from app.view.on_letters import DeadLetters
+from app.view.on_match import MatchQuality
 from app.view.on_reconcile import Reconcile
 from app.view.site import Call, Page, Site, as_json
 
@@ -26,8 +27,8 @@ class Pages:
     def __init__(self, pipeline: "Pipeline", access: Access) -> None:
         self.pipeline = pipeline
         self.site = Site(access, Audit(pipeline.settings, pipeline.offer), NAV, OPERATORS_NAV)
-        self.parts: list[Events | Destinations | DeadLetters | Reconcile] = [
-            part(pipeline, self.site) for part in (Events, Destinations, DeadLetters, Reconcile)
+        self.parts: list[Events | Destinations | MatchQuality | DeadLetters | Reconcile] = [
+            part(pipeline, self.site) for part in (Events, Destinations, MatchQuality, DeadLetters, Reconcile)
         ]
 
     def routes(self) -> list[web.RouteDef]:

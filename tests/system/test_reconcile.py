@@ -140,3 +140,25 @@ async def test_viewers_do_not_upload_lists_and_a_look_that_is_none_is_told(pair)
     assert (await ask(pair, workers(pair)[0], "/reconcile/abcdef012345.json", VIC))[0] == 403
     status, said = await ask(pair, workers(pair)[0], "/reconcile/abcdef012345.json", ADA)
     assert (status, "Upload the list again" in said["error"]) == (404, True)
+
+
+async def test_match_quality_is_counted_in_the_newest_conversions(pair):
+    async def counted() -> Any:
+        status, said = await ask(
+            pair, workers(pair)[1], "/destinations/meta/match.json?event=purchase&without=click+id+(fbc)"
+        )
+        assert status == 200, said
+        rows = [row for row in said["events"] if row["event"] == "purchase"]
+        return said if rows and rows[0]["events"] == 3 else None
+
+    said = await eventually(counted, "the purchases")
+
+    jsonschema.validate(said, {"$ref": "#/components/schemas/MatchQuality", "components": DOCUMENT["components"]})
+    (row,) = (row for row in said["events"] if row["event"] == "purchase")
+    assert row["carried"]["e-mail"] == row["carried"]["browser id (fbp)"] == row["events"]
+    assert row["carried"]["click id (fbc)"] == 0
+    assert said["total"] == row["events"]
+    assert "ev-R-delivered" in said["ids"]
+    assert "ev-R-denied" not in said["ids"], "consent keeps it back, so it is no event of Meta's"
+    status, said = await ask(pair, workers(pair)[0], "/destinations/nobody/match.json")
+    assert (status, "no destination is called nobody" in said["error"]) == (400, True)

@@ -47,11 +47,13 @@ async def paths(pair):  # noqa: F811
         "day": f"{some}?day=2026-11-01",
         "many": f"{many}?class=never_received&page=7",
         "gone": "/reconcile/abcdef",
+        "match": "/destinations/meta/match?event=purchase&without=click id (fbc)",
+        "ga4": "/destinations/ga4/match",
     }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("which", ["form", "report", "class", "day", "many", "gone"])
+@pytest.mark.parametrize("which", ["form", "report", "class", "day", "many", "gone", "match", "ga4"])
 async def test_every_page_is_accessible_and_fits_its_screen(pair, chromium, paths, which, kind):  # noqa: F811
     async with visiting(chromium, pair, **KINDS[kind]) as page:
         await page.goto(paths[which])

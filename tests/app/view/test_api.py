@@ -102,6 +102,26 @@ def test_letters_work_and_destinations_fit():
     )
 
 
+def test_match_quality_fits():
+    row = {"event": "purchase", "events": 2, "skipped": {"x": 1}, "carried": {"phone": 1}, "given": {"phone": 2}}
+    window = {"conversions": 2, "copies": 4, "since": iso(START), "until": iso(START)}
+    valid(
+        {
+            "destination": "ads",
+            "platform": "Meta",
+            "window": window,
+            "keys": ["phone"],
+            "events": [row],
+            "lint": [{"event": "purchase", "key": "phone", "text": "never there"}],
+            "event": "purchase",
+            "without": "phone",
+            "total": 1,
+            "ids": ["1"],
+        },
+        "MatchQuality",
+    )
+
+
 def test_problems_audits_and_replays_fit():
     valid({"error": "x"}, "Problem")
     valid({"topic": "t", "records": [{"time": 1, "who": "ada", "what": "looked", "found": 1}]}, "Audited")
