@@ -354,6 +354,71 @@ class ReplayForm(TypedDict):
     apart: NotRequired[str]
 
 
+class Running(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    worker: str
+    version: str
+    python: str
+    since: _When
+    configuration: Annotated[str, _doc("Of what decides about events, as receipts carry it")]
+    fingerprint: Annotated[str, _doc("Of all settings but ports and folders")]
+
+
+class Setting(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    setting: str
+    value: Annotated[str, _doc("As text; of a secret only where it is")]
+    given: Annotated[bool, _doc("By the file; else it is a default")]
+
+
+class Config(Running):
+    """What runs at the worker that was asked, and at the others."""
+
+    workers: list[Running]
+    differ: Annotated[list[str], _doc("In what workers differ; empty: in nothing")]
+    workers_asked: int
+    workers_silent: int
+    destinations: list[str]
+    settings: list[Setting]
+
+
+class TestRequest(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: Any
+
+
+class TestAnswer(TypedDict, total=False):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    ok: bool
+    outcome: str
+    reason: str
+    detail: str
+    seconds: float
+    status: int
+    answer: str
+
+
+class Trial(TypedDict):
+    """One made-up purchase for a destination; secrets are masked."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    destination: str
+    platform: str
+    announcement: str
+    counts: Annotated[bool, _doc("Does the platform count it like any other?")]
+    has_test_mode: bool
+    request: TestRequest
+    answer: NotRequired[Annotated[TestAnswer, _doc("Where it was sent")]]
+
+
+class TrialForm(TypedDict, total=False):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    counts: Annotated[Literal["yes"], _doc("Needed where the platform counts it")]
+
+
 class Window(TypedDict):
     """The newest events that Kafka has: a sample."""
 
@@ -501,6 +566,7 @@ TYPES: Mapping[str, Any] = {
     "Problem": Problem, "Index": Index, "Journey": Journey, "Audited": Audited, "Replayed": Replayed, "ReplayForm": ReplayForm,
     "DeadLetters": DeadLetters, "OneLetter": OneLetter, "Work": Work, "LettersForm": LettersForm, "Destinations": Destinations,
     "Ordered": Ordered, "OrderForm": OrderForm, "MatchQuality": MatchQuality,
+    "Config": Config, "Trial": Trial, "TrialForm": TrialForm,
     "Look": Look, "LookList": LookList, "ReconcileForm": ReconcileForm,
 }  # fmt: skip
 
@@ -604,6 +670,21 @@ def document() -> Json:
             "/dead/work/{work}.json": {
                 "get": _operation(
                     "How far a replay is. For operators", "Work", [_path("work")], more={"404": "Problem"}
+                )
+            },
+            "/config.json": {"get": _operation("What is running. For operators", "Config")},
+            "/config/test/{name}.json": {
+                "get": _operation(
+                    "What a test would send. For operators", "Trial", [_path("name")], more={"400": "Problem"}
+                )
+            },
+            "/config/test/{name}": {
+                "post": _operation(
+                    "Send one event as a test. For operators",
+                    "Trial",
+                    [_path("name")],
+                    body="TrialForm",
+                    more={"400": "Problem"},
                 )
             },
             "/reconcile.json": {"get": _operation("Lists of orders that were looked at. For operators", "LookList")},

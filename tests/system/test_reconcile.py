@@ -162,3 +162,40 @@ async def test_match_quality_is_counted_in_the_newest_conversions(pair):
     assert "ev-R-denied" not in said["ids"], "consent keeps it back, so it is no event of Meta's"
     status, said = await ask(pair, workers(pair)[0], "/destinations/nobody/match.json")
     assert (status, "no destination is called nobody" in said["error"]) == (400, True)
+
+
+async def test_what_is_running_is_told_and_all_workers_have_the_same(pair):
+    status, said = await ask(pair, workers(pair)[0], "/config.json", ADA)
+
+    assert status == 200
+    jsonschema.validate(said, {"$ref": "#/components/schemas/Config", "components": DOCUMENT["components"]})
+    assert (said["differ"], said["workers_asked"], said["workers_silent"]) == ([], 2, 0)
+    assert len({one["fingerprint"] for one in said["workers"]}) == 1
+    assert pair.addresses["secret_key"] not in str(said)
+    assert (await ask(pair, workers(pair)[0], "/config.json", VIC))[0] == 403
+
+
+async def test_a_destination_is_tried_from_the_page_by_operators_and_written_down_before(pair):
+    await pair.faults("meta")
+    _, shown = await ask(pair, workers(pair)[0], "/config/test/ga4.json", ADA)
+    status, said = await ask(pair, workers(pair)[0], "/config/test/ga4", ADA, method="POST", json={})
+
+    for one in (shown, said):
+        jsonschema.validate(one, {"$ref": "#/components/schemas/Trial", "components": DOCUMENT["components"]})
+    assert "answer" not in shown
+    assert (status, said["answer"]["ok"], said["counts"]) == (200, True, False)
+    assert "api_secret=MASKED" in said["request"]["url"]
+    _, audited = await ask(pair, workers(pair)[0], "/audit.json", ADA)
+    assert ("tested a destination", "ga4") in [(row["what"], row["object"]) for row in audited["records"]]
+    assert (await ask(pair, workers(pair)[0], "/config/test/ga4", VIC, method="POST", json={}))[0] == 403
+
+
+async def test_what_the_platform_counts_is_sent_with_a_yes_only(pair):
+    _, shown = await ask(pair, workers(pair)[0], "/config/test/meta.json", ADA)
+    refused, why = await ask(pair, workers(pair)[0], "/config/test/meta", ADA, method="POST", json={})
+    status, said = await ask(pair, workers(pair)[0], "/config/test/meta", ADA, method="POST", json={"counts": "yes"})
+
+    assert shown["counts"] is True
+    assert (refused, "counts this event like any other" in why["error"]) == (400, True)
+    assert (status, said["answer"]["ok"]) == (200, True)
+    assert said["request"]["headers"]["Authorization"] == "Bearer MASKED"

@@ -49,11 +49,13 @@ async def paths(pair):  # noqa: F811
         "gone": "/reconcile/abcdef",
         "match": "/destinations/meta/match?event=purchase&without=click id (fbc)",
         "ga4": "/destinations/ga4/match",
+        "config": "/config",
+        "trial": "/config/test/meta",
     }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("which", ["form", "report", "class", "day", "many", "gone", "match", "ga4"])
+@pytest.mark.parametrize("which", ["form", "report", "class", "day", "many", "gone", "match", "ga4", "config", "trial"])
 async def test_every_page_is_accessible_and_fits_its_screen(pair, chromium, paths, which, kind):  # noqa: F811
     async with visiting(chromium, pair, **KINDS[kind]) as page:
         await page.goto(paths[which])
@@ -108,3 +110,17 @@ async def test_it_works_without_javascript(pair, chromium, tmp_path):  # noqa: F
 
     assert "never received" in await page.inner_text("main")
     await context.close()
+
+
+async def test_a_test_event_is_shown_confirmed_and_answered(pair, chromium):  # noqa: F811
+    await pair.faults("meta")
+    async with visiting(chromium, pair) as page:
+        page.on("dialog", lambda dialog: dialog.accept())
+        await page.goto("/config")
+        await page.get_by_role("link", name="Try meta").click()
+        await page.get_by_label("send it, although the platform counts it").check()
+        await page.get_by_role("button", name="Send one test event").click()
+        await page.get_by_role("heading", name="Answer").wait_for()
+
+        assert "Delivered, HTTP 200" in await page.get_by_role("status").inner_text()
+        assert await violations(page) == []
