@@ -373,7 +373,7 @@ def reconcile(
         known = asyncio.run(reconciling.read(loaded, name, listed, lambda: bar.advance(task, 1000)))
     report = reconciling.report(loaded, name, listed, known, control.now(), threshold)
     if as_json:
-        click.echo(orjson.dumps(report.summary()))
+        click.echo(orjson.dumps(report.summary))
         for one in report.of(kind):
             click.echo(orjson.dumps(one.as_json()))
     else:

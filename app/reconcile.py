@@ -12,6 +12,7 @@ that the command needs no worker, and costs none anything.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import orjson
 
@@ -334,6 +335,7 @@ class Report:
         """Is the share of all orders, or of one day, below the threshold?"""
         return any(one.below(self.threshold) for one in (share(self.judged, self.now), *self.days().values()))
 
+    @cached_property
     def summary(self) -> Json:
         """What is told in numbers; classes sum to the orders, in each day and over all of them."""
         reasons = Counter((one.kind, one.reason) for one in self.judged if one.reason)
@@ -428,7 +430,7 @@ def for_people(report: Report, kind: str, show: int) -> list[str]:
     """A table, the days, and the first `show` orders of what is wrong; or all orders of one class."""
     if kind:
         return [printable(_line(one)) for one in report.of(kind)]
-    said = report.summary()
+    said = report.summary
     read = ", ".join(f"{name} in {column}" for name, column in said["columns"].items())
     lines = [f"{said['orders']} orders, at {report.destination} ({report.title})", f"  read: {read}", ""]
     for name, words in CLASSES.items():

@@ -22,12 +22,15 @@ NAMED = ("sites", "sources", "destinations", "events")
 
 
 def rows(settings: Settings) -> list[Json]:
-    """Every setting: its path, its value as text, and whether the file gives it or it is a default."""
-    return [
-        {"setting": path, "value": shown(value), "given": given}
+    """Every setting: its path, its value as text, and whether somebody gives it or it is a default."""
+    found = {
+        path: {"setting": path, "value": shown(value), "given": given}
         for path, value, given in _leaves(settings, "", given=True)
         if value not in ({}, None) or given
-    ]
+    }
+    # the environment may name others than the file does
+    found["kafka.brokers"] |= {"value": shown(settings.brokers)}
+    return list(found.values())
 
 
 def _leaves(value: Any, path: str, *, given: bool) -> Iterator[tuple[str, Any, bool]]:

@@ -18,7 +18,7 @@ from app import control, orders, reconcile
 from app.errors import CapistreamError
 from app.events import Json
 from app.orders import Orders
-from app.reconcile import CLASSES, Report
+from app.reconcile import CLASSES, Known, Report
 from app.settings import Settings
 from app.view.lookup import iso
 
@@ -77,7 +77,7 @@ def told(look: Look, kind: str = "", day: str = "", page: int = 1) -> Json:
     page = min(max(1, page), pages)
     shown = chosen[(page - 1) * PAGE : page * PAGE]
     return said | {
-        "report": look.report.summary(),
+        "report": look.report.summary,
         "class": kind if kind in CLASSES else "",
         "day": day,
         "total": len(chosen),
@@ -132,9 +132,7 @@ class Looks:
         try:
             async with asyncio.timeout(PATIENCE):
                 known = await reconcile.read(self._settings, look.asked.to, listed, progress)
-            look.report = reconcile.report(
-                self._settings, look.asked.to, listed, known, control.now(), look.asked.threshold
-            )
+            look.report = await asyncio.to_thread(self._report, look.asked, listed, known)
         except TimeoutError:
             look.failed = "Kafka did not give all in time: take a list of fewer days, or `capistream reconcile`"
         except CapistreamError as exc:
@@ -145,6 +143,12 @@ class Looks:
         finally:
             self._busy = False
             over.set()
+
+    def _report(self, asked: Asked, listed: Orders, known: Known) -> Report:
+        """In a thread, with its numbers: of a long list they take a second."""
+        found = reconcile.report(self._settings, asked.to, listed, known, control.now(), asked.threshold)
+        _ = found.summary
+        return found
 
     def _forget(self) -> None:
         """The oldest ones: those that are too old, and those that are too many. One that is being made stays."""
