@@ -2,7 +2,7 @@
 
     collector   takes events in: it can write three topics and read nothing
     worker      does the work, and may create topics where the settings let it
-    view        looks, and changes nothing: `destinations list`, `dead list`, `compare`
+    view        looks, and changes nothing: `destinations list`, `dead list`, `compare`, `reconcile`
     operator    gives the commands that change something; plans and makes topics
 
 Kafka's operations and what they imply: https://kafka.apache.org/documentation/#security_authz. Write and Read imply Describe. An
@@ -54,11 +54,12 @@ def wanted(settings: Settings, role: Role) -> dict[str, frozenset[str]]:
         "worker": [
             ([*sources, name.people], "Read"),
             ([name.events, name.clock, name.control, *to, *tables], "Read Write"),
-            ([name.conversions, name.dead, name.trace, name.audit], "Read Write"),  # its pages show them
-            ([name.receipts], "Write"),
+            # its pages show them
+            ([name.conversions, name.dead, name.receipts, name.trace, name.audit], "Read Write"),
         ],
         "view": [
             ([name.conversions, name.dead, name.control, name.receipts, name.trace, *to, *sources], "Read"),
+            ([name.changelog("seen")], "Read"),
         ],
         "operator": [
             ([name.conversions, *sources], "Read"),

@@ -43,6 +43,7 @@ _AMOUNTS = ("value", "tax", "shipping", "discount")
 _ITEM_NUMBERS = ("price", "discount", "quantity")
 _POSTAL_CODE = 10  # characters of the longest, which is grouped like some countries' phone numbers: 07001-1234
 _MOST = 1e15  # of an amount: more is a mistake, and its cents are lost in a float
+_OF_A_PERSON = ("user.", "ids.", "context.ip")
 #: Of commerce: catalogues know these by their digits.
 _CATALOGUE_IDS = ("item_id", "list_id")
 #: The largest whole number that every reader of JSON reads alike.
@@ -294,6 +295,8 @@ class _Work:
             "custom": self._custom(draft.get("custom", {})),
         }
         event.update((name, part) for name, part in parts.items() if part)
+        if lost := {name: why for name, why in self.drops if name.startswith(_OF_A_PERSON)}:
+            event["unusable"] = lost
         if len(orjson.dumps(event)) > MAX_BYTES:
             raise BadEvent("too_large", "", f"larger than {MAX_BYTES} bytes")
         return Normalized(event, tuple(self.drops))  # type: ignore[arg-type]
