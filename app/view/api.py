@@ -354,11 +354,88 @@ class ReplayForm(TypedDict):
     apart: NotRequired[str]
 
 
+class LiveThere(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    state: _State
+    reason: NotRequired[str]
+
+
+class LiveConversion(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    at: Annotated[_When, _doc("When it was appended to <prefix>.conversions")]
+    id: str
+    site: str
+    event_name: str
+    apart: NotRequired[str]
+    value: NotRequired[str]
+    currency: NotRequired[str]
+    sources: Annotated[list[str], _doc("Of the copies that were merged")]
+    received: Annotated[int, _doc("Copies, repeats included")]
+    closed: str
+    destinations: dict[str, LiveThere]
+
+
+class Lost(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    step: Annotated[Literal["consented", "queued", "delivered"], _doc("The step that they did not reach")]
+    state: _State
+    reason: str
+    conversions: int
+
+
+class FunnelThere(TypedDict):
+    """Conversions. `delivered`, `waiting` and those of `lost` that were queued are together `queued`."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    destination: str
+    unique: int
+    consented: Annotated[int, _doc("Not held back for want of consent")]
+    queued: int
+    delivered: Annotated[int, _doc("Accepted ones included")]
+    waiting: int
+    lost: list[Lost]
+
+
+class Funnel(TypedDict):
+    """Of the conversions in the window that the filter leaves. copies = unique + joined + repeats."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    copies: int
+    joined: Annotated[int, _doc("Copies that joined another one")]
+    repeats: Annotated[int, _doc("Copies that said nothing new")]
+    unique: int
+    destinations: list[FunnelThere]
+
+
+class Minute(TypedDict):
+    """Counts of all, whatever the filter; null: that was not read."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    at: _When
+    copies: int | None
+    conversions: int | None
+    delivered: int | None
+    not_delivered: int | None
+
+
+class LiveNow(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    reading: Annotated[bool, _doc("false: what is newest is still being read")]
+    why_not: Annotated[str, _doc("Why nothing can be read; empty: it can")]
+    since: Annotated[_When | None, _doc("When the oldest conversion of the window closed")]
+    full: Annotated[bool, _doc("Did older ones make room for newer ones?")]
+    partitions: int
+    followed: Annotated[int, _doc("Fewer than `partitions`: there is so much that only a part is read")]
+    funnel: Funnel
+    minutes: Annotated[list[Minute], _doc("The oldest first; the last one is under way")]
+    conversions: Annotated[list[LiveConversion], _doc("The newest 100 at most, the newest first")]
+
+
 #: Name in the document -> type.
 TYPES: Mapping[str, Any] = {
     "Problem": Problem, "Index": Index, "Journey": Journey, "Audited": Audited, "Replayed": Replayed, "ReplayForm": ReplayForm,
     "DeadLetters": DeadLetters, "OneLetter": OneLetter, "Work": Work, "LettersForm": LettersForm, "Destinations": Destinations,
-    "Ordered": Ordered, "OrderForm": OrderForm,
+    "Ordered": Ordered, "OrderForm": OrderForm, "LiveNow": LiveNow,
 }  # fmt: skip
 
 
@@ -386,6 +463,18 @@ _LETTERS = [
     _query("destination", "Only those of this destination"),
     _query("event_id", "Only those of this event"),
     _query("state", "all: replayed and dropped ones, too", enum=["all"]),
+]
+
+
+_LIVE = [
+    _query("event", "Only conversions of this event name"),
+    _query("site", "Only those of this site"),
+    _query("source", "Only those with a copy of this source"),
+    _query("copies", "Only those of one copy, of several, or with repeats", enum=["single", "joined", "repeated"]),
+    _query("destination", "`outcome`, `reason` and `reached` are those there; else, at any destination"),
+    _query("outcome", "Only those in this state"),
+    _query("reached", "Only those that came so far, or further", enum=["consented", "queued", "delivered"]),
+    _query("reason", "Only those with this reason"),
 ]
 
 
@@ -417,6 +506,11 @@ def document() -> Json:
             "/events/{id}/replay": {
                 "post": _operation(
                     "Send again what a destination rejected. For operators", "Replayed", [_ID], body="ReplayForm"
+                )
+            },
+            "/live.json": {
+                "get": _operation(
+                    "The newest conversions, and what became of them", "LiveNow", _LIVE, more={"503": "LiveNow"}
                 )
             },
             "/destinations.json": {"get": _operation("How destinations do, at all workers", "Destinations")},

@@ -12,12 +12,13 @@ from app.view.audit import Audit
 from app.view.on_destinations import Destinations
 from app.view.on_events import Events
 from app.view.on_letters import DeadLetters
+from app.view.on_live import Live
 from app.view.site import Call, Page, Site, as_json
 
 if TYPE_CHECKING:
     from app.main import Pipeline
 
-NAV = [("/", "Events"), ("/destinations", "Destinations"), ("/dead", "Dead letters")]
+NAV = [("/", "Events"), ("/live", "Live"), ("/destinations", "Destinations"), ("/dead", "Dead letters")]
 OPERATORS_NAV = [("/audit", "Audit")]
 
 
@@ -25,8 +26,8 @@ class Pages:
     def __init__(self, pipeline: "Pipeline", access: Access) -> None:
         self.pipeline = pipeline
         self.site = Site(access, Audit(pipeline.settings, pipeline.offer), NAV, OPERATORS_NAV)
-        self.parts: list[Events | Destinations | DeadLetters] = [
-            part(pipeline, self.site) for part in (Events, Destinations, DeadLetters)
+        self.parts: list[Events | Live | Destinations | DeadLetters] = [
+            part(pipeline, self.site) for part in (Events, Live, Destinations, DeadLetters)
         ]
 
     def routes(self) -> list[web.RouteDef]:
