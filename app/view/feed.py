@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from app import records, topics
 from app.errors import CapistreamError
@@ -22,6 +23,7 @@ log = structlog.get_logger()
 IDLE = 30.0  # seconds without anybody who looks, after which nothing is read any more
 BUDGET = 2000.0  # records a second that are read
 POLL = 300  # milliseconds
+BEFORE = 10_000  # milliseconds by which a receipt may stand before its conversion: dedup writes both at once
 PATIENCE = 10.0  # seconds until reading has begun
 AGAIN = 5.0  # seconds after a failure, before it is tried again
 
@@ -72,32 +74,38 @@ class Feed:
         return time.monotonic() - self._wanted < IDLE and not self._stopping()
 
     async def _run(self) -> None:
+        ended = False
         try:
             async with records.reader(self._settings) as consumer:
-                async with asyncio.timeout(PATIENCE):
-                    await self._begin(consumer)
-                self.why_not = ""
-                self._begun.set()
+                why_not = await _why_not(self._follow(consumer))
+                self._over(why_not)  # not later: a consumer takes its time to end, and somebody may look meanwhile
+                ended = True
+        except CapistreamError as exc:
+            if not ended:
+                self._over(str(exc))
+
+    def _over(self, why_not: str) -> None:
+        """Nothing of what was read is kept."""
+        self._running, self.why_not = False, why_not
+        self.window, self.partitions = Window(), ()
+        if why_not:
+            log.warning("view.feed_failed", error=why_not)
+            self._not_before = time.monotonic() + AGAIN
+        self._begun.set()
+
+    async def _follow(self, consumer: AIOKafkaConsumer) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await self._begin(consumer)
+            # aiokafka: a consumer that is stopped between being assigned something and being asked for it never stops
+            taken, counted = await self._take_more(consumer), time.monotonic()
+        self.why_not = ""
+        self._begun.set()
+        while self._goes_on():
+            taken += await self._take_more(consumer)
+            if time.monotonic() - counted > MINUTE / 1000:
+                if taken > BUDGET * MINUTE / 1000 and len(self.partitions) > 1:
+                    break  # more than there was at the begin: anew, with fewer partitions
                 taken, counted = 0, time.monotonic()
-                while self._goes_on():
-                    taken += await self._take_more(consumer)
-                    if time.monotonic() - counted > MINUTE / 1000:
-                        if taken > BUDGET * MINUTE / 1000 and len(self.partitions) > 1:
-                            break  # more than there was at the begin: anew, with fewer partitions
-                        taken, counted = 0, time.monotonic()
-        except (CapistreamError, TimeoutError) as exc:
-            self.why_not = str(exc) or "Kafka does not answer"
-            log.warning("view.feed_failed", error=self.why_not)
-        except Exception as exc:
-            self.why_not = type(exc).__name__
-            log.exception("view.feed_failed")
-        finally:
-            self._running = False
-            self._begun.set()
-            if self.why_not:
-                self._not_before = time.monotonic() + AGAIN
-            else:  # nobody looks: nothing is kept
-                self.window, self.partitions = Window(), ()
 
     async def _begin(self, consumer: AIOKafkaConsumer) -> None:
         """Read the newest conversions, and then go on with their receipts and what comes."""
@@ -125,7 +133,7 @@ class Feed:
         # a chart begins where all partitions were read from
         self.since = max((oldest[tp] for tp in oldest if first[tp] > charted[tp]), default=0)
         at = {tp: await consumer.position(tp) for tp in tps}
-        answers = {TopicPartition(names.receipts, tp.partition): oldest.get(tp, now) for tp in tps}
+        answers = {TopicPartition(names.receipts, tp.partition): oldest.get(tp, now) - BEFORE for tp in tps}
         for tp, when in answers.items():
             at |= await _at(consumer, [tp], when, ends)
         consumer.assign(list(at))
@@ -148,6 +156,18 @@ class Feed:
             take(record.key or b"", record.value, record.timestamp)
             if n % 500 == 499:
                 await asyncio.sleep(0)  # the worker has other work
+
+
+async def _why_not(work: Coroutine[Any, Any, None]) -> str:
+    """Why it did not come to its end; empty: it did."""
+    try:
+        await work
+    except (CapistreamError, KafkaError, TimeoutError) as exc:
+        return str(exc) or "Kafka does not answer"
+    except Exception as exc:
+        log.exception("view.feed_failed")
+        return type(exc).__name__
+    return ""
 
 
 async def _at(
