@@ -165,7 +165,7 @@ class Live:
             if (takes := chosen.takes(line)) and taken == live.SHOWN:
                 break
             taken += takes
-            if line.version > version:
+            if line.version > version and (takes or version):  # at the begin there is nothing to take out
                 html = self.site.part("live_row.html", line=line, there=_states(line)) if takes else ""
                 found.append({"id": line.row, "html": html})
         return found[::-1]

@@ -9,6 +9,7 @@ from app.health import Trouble
 from app.view import api, audit
 from app.view.access import Access
 from app.view.audit import Audit
+from app.view.on_dedup import Dedup
 from app.view.on_destinations import Destinations
 from app.view.on_events import Events
 from app.view.on_letters import DeadLetters
@@ -18,7 +19,13 @@ from app.view.site import Call, Page, Site, as_json
 if TYPE_CHECKING:
     from app.main import Pipeline
 
-NAV = [("/", "Events"), ("/live", "Live"), ("/destinations", "Destinations"), ("/dead", "Dead letters")]
+NAV = [
+    ("/", "Events"),
+    ("/live", "Live"),
+    ("/dedup", "Dedup"),
+    ("/destinations", "Destinations"),
+    ("/dead", "Dead letters"),
+]
 OPERATORS_NAV = [("/audit", "Audit")]
 
 
@@ -26,8 +33,8 @@ class Pages:
     def __init__(self, pipeline: "Pipeline", access: Access) -> None:
         self.pipeline = pipeline
         self.site = Site(access, Audit(pipeline.settings, pipeline.offer), NAV, OPERATORS_NAV)
-        self.parts: list[Events | Live | Destinations | DeadLetters] = [
-            part(pipeline, self.site) for part in (Events, Live, Destinations, DeadLetters)
+        self.parts: list[Events | Live | Dedup | Destinations | DeadLetters] = [
+            part(pipeline, self.site) for part in (Events, Live, Dedup, Destinations, DeadLetters)
         ]
 
     def routes(self) -> list[web.RouteDef]:
