@@ -481,6 +481,7 @@ class Meets(TypedDict):
     of_several_sources: Annotated[int, _doc("Of those that are not held")]
     repeats: Annotated[int, _doc("Copies of a source that had reported it")]
     share: Annotated[float | None, _doc("With all copies, of those that could have them, 0 to 1")]
+    merged: Annotated[float | None, _doc("With all copies within the hold, of the same")]
     gaps: Annotated[dict[str, float], _doc("p50, p97, p99 of the seconds until all copies were there; empty: no pair")]
     histogram: list[GapBucket]
     holds: list[Hold]

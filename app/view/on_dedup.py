@@ -49,7 +49,10 @@ class Dedup:
         asked = _seconds(call.request.query.get("hold", ""))
         judged, rule = await self._newest(), self.pipeline.settings.rule
         names = sorted(judged, key=lambda name: (not rule(name).expect, -len(judged[name])))
-        events = [pairs.health(name, judged[name], rule(name), asked) for name in names[:MOST]]
+        # in a thread, as the worker has other work meanwhile
+        events = await asyncio.to_thread(
+            lambda: [pairs.health(name, judged[name], rule(name), asked) for name in names[:MOST]]
+        )
         answers = await peers.ask(self.pipeline, self.site.access, "/local/dedup.json")
         told = [(peers.address(self.pipeline), self._here())]
         told += [(worker, answer) for worker, answer in answers.items() if answer is not None]
@@ -97,11 +100,14 @@ class Dedup:
         async with self._reading:
             if time.monotonic() - self._read_at > FRESH:
                 found = await tail.read(self.pipeline.settings)
-                all_ = pairs.meetings(found.copies)
-                self._judged = pairs.judged(all_, self.pipeline.settings.rule, found.since, found.until)
+                self._judged = await asyncio.to_thread(
+                    lambda: pairs.judged(
+                        pairs.meetings(found.copies), self.pipeline.settings.rule, found.since, found.until
+                    )
+                )
                 self._window = {
                     "copies": len(found.copies),
-                    "conversions": len(all_),
+                    "conversions": sum(map(len, self._judged.values())),
                     "since": iso(min((copy.received for copy in found.copies), default=found.until)),
                     "until": iso(found.until),
                     "whole": found.since == 0,

@@ -114,6 +114,7 @@ def health(name: str, some: Sequence[tuple[str, Meeting]], rule: EventRule, aske
         "of_several_sources": sum(what == "not_held" and len(one.after) > 1 for what, one in some),
         "repeats": sum(one.copies - len(one.after) for _, one in some),
         "share": round(whole / could, 4) if could else None,
+        "merged": round(counts["together"] / could, 4) if could else None,
         "gaps": {f"p{part}": seconds(percentile(gaps, part)) for part in (50, 97, 99)} if gaps else {},
         "histogram": histogram(gaps),
         "holds": what_if(gaps, sorted({*HOLDS, rule.merge_window, *([asked] if asked is not None else [])})),

@@ -18,7 +18,7 @@ from app.errors import Unavailable
 from app.settings import Settings
 from app.view.pairs import Copy
 
-MOST = 40_000  # records
+MOST = 20_000  # records: half a second of a worker, in small pieces
 LEAST = 1800.0  # seconds back to which a partition that is read is read, if it fits
 PATIENCE = 15.0  # seconds for Kafka to give them
 

@@ -1,4 +1,4 @@
-"""The live page in a real browser: it fills by itself, pauses, goes on, and can be read without any script."""
+"""The pages Live and Dedup in a real browser: one fills by itself, pauses, goes on; both can be read without any script."""
 
 import pytest
 import pytest_asyncio
@@ -43,6 +43,29 @@ async def test_every_state_is_accessible_and_fits_its_screen(pair, chromium, pat
 
         assert await violations(page) == []
         assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("path", ["/dedup", "/dedup/list?event=purchase", "/dedup/list?event=nothing"])
+async def test_dedup_is_accessible_and_fits_its_screen(pair, chromium, path, kind):
+    async with visiting(chromium, pair, **KINDS[kind]) as page:
+        await page.goto(path)
+        for one in await page.locator("details").all():
+            await one.evaluate("element => element.open = true")
+
+        assert await violations(page) == []
+        assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+async def test_somebody_asks_what_another_hold_would_do_and_sees_which_pairs_it_would_split(pair, chromium):
+    async with visiting(chromium, pair, java_script_enabled=False) as page:
+        await page.goto("/dedup")
+        await page.get_by_label("Another hold, in seconds").first.fill("0.001")
+        await page.get_by_role("button", name="What if?").first.click()
+        row = page.get_by_role("row").filter(has_text="asked for")
+        await row.get_by_role("link").click()
+        await page.get_by_role("link", name="LB-0").click()
+        await page.wait_for_url("**/events/LB-0?*")
 
 
 async def test_what_comes_is_shown_by_itself_and_not_while_it_is_paused(pair, chromium):

@@ -82,7 +82,7 @@ def test_the_share_is_of_those_that_could_have_all_copies():
         copy("6", "pixel", END / 1000),
     )
 
-    assert found["share"] == 0.75
+    assert (found["share"], found["merged"]) == (0.75, 0.5)
     assert (found["together"], found["late"], found["missing"]) == (2, 1, {"server": 1})
     assert (found["alone"], found["open"]) == (1, 1)
     assert health(copy("6", "crm"))["share"] is None
