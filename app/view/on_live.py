@@ -131,7 +131,7 @@ class Live:
         chosen, end = live.parse(call.request.query), time.monotonic() + LIFE
         window, version, summed, problem = None, 0, (-1, -1), ""
         heard = counted = time.monotonic()
-        while number in self._streams and time.monotonic() < end and not self.pipeline.app.should_stop:
+        while number in self._streams and time.monotonic() < end and not self._is_over(call):
             self.feed.look()
             await self.feed.begun(EVERY)
             message = b""
@@ -156,6 +156,10 @@ class Live:
                 heard = time.monotonic()
                 await self._write(response, message)
             await asyncio.sleep(EVERY)
+
+    def _is_over(self, call: Call) -> bool:
+        transport = call.request.transport
+        return bool(self.pipeline.app.should_stop or transport is None or transport.is_closing())
 
     def _changed(self, chosen: Filter, version: int) -> list[Json]:
         """Rows for the page that changed since that version, the oldest first. One that the filter no longer takes is taken out."""
