@@ -100,6 +100,7 @@ def test_percentiles_are_values_that_there_were(part, expected):
     assert pairs.percentile(range(1, 101), part) == expected
     assert pairs.percentile([7], part) == 7
     assert pairs.percentile([], part) == 0
+    assert pairs.percentile([1, 2, 3], 50) == 2
 
 
 def test_another_hold_is_told_by_what_it_would_have_split():
