@@ -13,7 +13,7 @@ from app.events import Json
 from app.view import charts, live
 from app.view.access import Denied, Who
 from app.view.feed import Feed
-from app.view.live import Filter, Line
+from app.view.live import Filter, Line, Window
 from app.view.lookup import iso
 from app.view.site import HEADERS, Call, Page, Site, asked_of
 
@@ -35,6 +35,7 @@ class Live:
         self.feed = Feed(pipeline.settings, pipeline.aside, lambda: bool(pipeline.app.should_stop))
         self._streams: dict[int, Who] = {}  # who looks, by the number of their stream
         self._number = 0
+        self._counted: Window | None = None  # which `_sums` are of
         self._sums: dict[Filter, tuple[int, int, Json]] = {}  # (version, minute, what they are)
         site.on_logout.append(self._logged_out)
 
@@ -79,6 +80,8 @@ class Live:
     def _told(self, chosen: Filter) -> Json:
         """Funnel and rates; of the same window they are counted once, however many look."""
         window, now = self.feed.window, int(time.time() * 1000)
+        if self._counted is not window or len(self._sums) >= 2 * MOST:
+            self._counted, self._sums = window, {}
         known = self._sums.get(chosen)
         if known is None or known[:2] != (window.version, now // live.MINUTE):
             names = [chosen.destination] if chosen.destination in self.pipeline.deliver else list(self.pipeline.deliver)
@@ -90,8 +93,6 @@ class Live:
                 "funnel": live.funnel(filter(chosen.takes, window.lines()), names),
                 "minutes": window.rates(now, self.feed.since),
             }
-            if len(self._sums) >= 2 * MOST:
-                self._sums.clear()
             known = self._sums[chosen] = window.version, now // live.MINUTE, said
         return known[2]
 

@@ -16,6 +16,7 @@ from app.view import live as live_
 from app.view import on_live
 from app.view.access import Access
 from app.view.audit import Audit
+from app.view.live import Window
 from app.view.on_live import Live
 from app.view.site import Site
 from tests.app.view.journeys import START
@@ -147,6 +148,10 @@ async def test_sums_of_the_same_window_are_counted_once(place):
     before = live._told(chosen)
     fill(live, 2)
     assert live._told(chosen) is not before
+    live.feed.window = Window()
+    assert live._told(chosen)["funnel"]["unique"] == 0, "of a window that began anew"
+    fill(live, 1)
+    assert live._told(chosen)["funnel"]["unique"] == 1
     for n in range(100):
         live._told(live_.parse({"event": str(n)}))
     assert len(live._sums) <= 2 * on_live.MOST
