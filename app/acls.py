@@ -54,8 +54,7 @@ def wanted(settings: Settings, role: Role) -> dict[str, frozenset[str]]:
         "worker": [
             ([*sources, name.people], "Read"),
             ([name.events, name.clock, name.control, *to, *tables], "Read Write"),
-            # its pages show them
-            ([name.conversions, name.dead, name.receipts, name.trace, name.audit], "Read Write"),
+            ([name.conversions, name.receipts, name.dead, name.trace, name.audit], "Read Write"),  # its pages show them
         ],
         "view": [
             ([name.conversions, name.dead, name.control, name.receipts, name.trace, *to, *sources], "Read"),

@@ -561,6 +561,213 @@ class ReconcileForm(TypedDict):
     column_currency: NotRequired[str]
 
 
+class LiveThere(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    state: _State
+    reason: NotRequired[str]
+
+
+class LiveConversion(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    at: Annotated[_When, _doc("When it was appended to <prefix>.conversions")]
+    id: str
+    site: str
+    event_name: str
+    apart: NotRequired[str]
+    value: NotRequired[str]
+    currency: NotRequired[str]
+    sources: Annotated[list[str], _doc("Of the copies that were merged")]
+    received: Annotated[int, _doc("Copies, repeats included")]
+    closed: str
+    destinations: dict[str, LiveThere]
+
+
+class Lost(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    step: Annotated[Literal["consented", "queued", "delivered"], _doc("The step that they did not reach")]
+    state: _State
+    reason: str
+    conversions: int
+
+
+class FunnelThere(TypedDict):
+    """Conversions. `delivered`, `waiting` and those of `lost` that were queued are together `queued`."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    destination: str
+    unique: int
+    consented: Annotated[int, _doc("Not held back for want of consent")]
+    queued: int
+    delivered: Annotated[int, _doc("Accepted ones included")]
+    waiting: int
+    lost: list[Lost]
+
+
+class Funnel(TypedDict):
+    """Of the conversions in the window that the filter leaves. copies = unique + joined + repeats."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    copies: int
+    joined: Annotated[int, _doc("Copies that joined another one")]
+    repeats: Annotated[int, _doc("Copies that said nothing new")]
+    unique: int
+    destinations: list[FunnelThere]
+
+
+class Minute(TypedDict):
+    """Counts of all, whatever the filter; null: that was not read."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    at: _When
+    copies: int | None
+    conversions: int | None
+    delivered: int | None
+    not_delivered: int | None
+
+
+class LiveNow(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    reading: Annotated[bool, _doc("false: what is newest is still being read")]
+    why_not: Annotated[str, _doc("Why nothing can be read; empty: it can")]
+    since: Annotated[_When | None, _doc("When the oldest conversion of the window closed")]
+    full: Annotated[bool, _doc("Did older ones make room for newer ones?")]
+    partitions: int
+    followed: Annotated[int, _doc("Fewer than `partitions`: there is so much that only a part is read")]
+    funnel: Funnel
+    minutes: Annotated[list[Minute], _doc("The oldest first; the last one is under way")]
+    conversions: Annotated[list[LiveConversion], _doc("The newest 100 at most, the newest first")]
+
+
+class CopiesRead(TypedDict):
+    """What the newest copies are."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    copies: int
+    conversions: int
+    since: Annotated[_When, _doc("Record time of the oldest")]
+    until: _When
+    whole: Annotated[bool, _doc("All that is retained, and not only the newest")]
+    read: Annotated[int, _doc("Partitions; fewer than `partitions` are a fair sample")]
+    partitions: int
+
+
+class GapBucket(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    up_to: Annotated[float | None, _doc("Seconds, more than the bucket before; null: longer than all")]
+    pairs: int
+
+
+class Hold(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    hold: Annotated[float, _doc("Seconds")]
+    together: int
+    split: Annotated[int, _doc("Pairs of which one copy would be sent alone")]
+    share: Annotated[float, _doc("Of the pairs that are split, 0 to 1")]
+
+
+class IdForm(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    form: Annotated[str, _doc("9 is a digit, a and A are letters")]
+    conversions: int
+
+
+class Meets(TypedDict):
+    """Conversions of one event name, by what became of them: together, late, missing, alone, open, not_held add up to them."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    event: str
+    expect: list[str]
+    hold: Annotated[float, _doc("Seconds, of the configuration")]
+    conversions: int
+    together: Annotated[int, _doc("All expected copies within the hold")]
+    late: Annotated[int, _doc("All of them, but later than that")]
+    missing: Annotated[dict[str, int], _doc("By the source that did not report it")]
+    alone: Annotated[int, _doc("No other copy could come")]
+    open: Annotated[int, _doc("Too new, or too close to where reading began, to tell")]
+    not_held: int
+    of_several_sources: Annotated[int, _doc("Of those that are not held")]
+    repeats: Annotated[int, _doc("Copies of a source that had reported it")]
+    share: Annotated[float | None, _doc("With all copies, of those that could have them, 0 to 1")]
+    merged: Annotated[float | None, _doc("With all copies within the hold, of the same")]
+    gaps: Annotated[dict[str, float], _doc("p50, p97, p99 of the seconds until all copies were there; empty: no pair")]
+    histogram: list[GapBucket]
+    holds: list[Hold]
+    near: Annotated[list[list[str]], _doc("Some ids that lack each other, and differ by their form alone")]
+    near_total: int
+    forms: Annotated[dict[str, list[IdForm]], _doc("Of ids that lack a copy, by the source that wrote them")]
+    advice: list[str]
+
+
+class CountedRow(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    event: Annotated[str, _doc("custom: all custom names")]
+    closed: dict[str, int]
+    hold_ended_share: float | None
+    duplicates: Annotated[dict[str, int], _doc("repeat, late")]
+    flagged: dict[str, int]
+
+
+class Counted(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    since: Annotated[_When, _doc("When the last of the workers began")]
+    oldest: Annotated[_When, _doc("When the first of them began")]
+    events: list[CountedRow]
+
+
+class SourceClock(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    source: str
+    mark: Annotated[_When | None, _doc("Every copy before this has been read; null: not heard from yet")]
+    behind: Annotated[float | None, _doc("Seconds")]
+    left_out: bool
+    worker: Annotated[str, _doc("Who reads it; empty: nobody, or one that did not answer")]
+
+
+class StatePartition(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    partition: int
+    worker: str
+    open: Annotated[int, _doc("Holds, those kept for late copies included")]
+    keys: Annotated[int, _doc("An estimate")]
+    bytes: Annotated[int, _doc("On disk; what is in memory yet is not in it")]
+    clock: _When | None
+    since: Annotated[_When | None, _doc("What was received before this may not be known; null: all that ever was")]
+
+
+class DedupHealth(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    window: CopiesRead
+    events: Annotated[list[Meets], _doc("The 50 most frequent names at most, those that are held first")]
+    events_left_out: int
+    counted: Counted
+    clocks: list[SourceClock]
+    partitions: list[StatePartition]
+    workers_asked: int
+    workers_silent: int
+
+
+class Met(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    id: str
+    site: str
+    event_name: str
+    first: _When
+    sources: list[str]
+    copies: int
+    what: str
+    gap: Annotated[float | None, _doc("Seconds until all expected copies were there")]
+
+
+class MetList(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    window: CopiesRead
+    event: str
+    what: str
+    longer: float | None
+    total: int
+    conversions: Annotated[list[Met], _doc("The newest 200 at most, the newest first")]
+
+
 #: Name in the document -> type.
 TYPES: Mapping[str, Any] = {
     "Problem": Problem, "Index": Index, "Journey": Journey, "Audited": Audited, "Replayed": Replayed, "ReplayForm": ReplayForm,
@@ -568,6 +775,8 @@ TYPES: Mapping[str, Any] = {
     "Ordered": Ordered, "OrderForm": OrderForm, "MatchQuality": MatchQuality,
     "Config": Config, "Trial": Trial, "TrialForm": TrialForm,
     "Look": Look, "LookList": LookList, "ReconcileForm": ReconcileForm,
+    "Ordered": Ordered, "OrderForm": OrderForm, "LiveNow": LiveNow, "DedupHealth": DedupHealth,
+    "MetList": MetList,
 }  # fmt: skip
 
 
@@ -609,6 +818,25 @@ _ORDERS = [
 ]
 
 
+_LIVE = [
+    _query("event", "Only conversions of this event name"),
+    _query("site", "Only those of this site"),
+    _query("source", "Only those with a copy of this source"),
+    _query("copies", "Only those of one copy, of several, or with repeats", enum=["single", "joined", "repeated"]),
+    _query("destination", "`outcome`, `reason` and `reached` are those there; else, at any destination"),
+    _query("outcome", "Only those in this state"),
+    _query("reached", "Only those that came so far, or further", enum=["consented", "queued", "delivered"]),
+    _query("reason", "Only those with this reason"),
+]
+
+
+_MET = [
+    _query("event", "The event name"),
+    _query("what", "together, late, missing SOURCE, alone, open, not_held, repeats or several"),
+    _query("longer", "Only pairs further apart than so many seconds"),
+]
+
+
 def _path(name: str) -> Json:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
@@ -639,6 +867,19 @@ def document() -> Json:
                     "Send again what a destination rejected. For operators", "Replayed", [_ID], body="ReplayForm"
                 )
             },
+            "/live.json": {
+                "get": _operation(
+                    "The newest conversions, and what became of them", "LiveNow", _LIVE, more={"503": "LiveNow"}
+                )
+            },
+            "/dedup.json": {
+                "get": _operation(
+                    "How copies meet, clocks and state",
+                    "DedupHealth",
+                    [_query("hold", "Another hold, in seconds: what if?")],
+                )
+            },
+            "/dedup/list.json": {"get": _operation("The conversions behind a number of it", "MetList", _MET)},
             "/destinations.json": {"get": _operation("How destinations do, at all workers", "Destinations")},
             "/destinations/{name}/pause": {
                 "post": _operation(

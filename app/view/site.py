@@ -97,6 +97,7 @@ class Site:
     ) -> None:
         """`nav` are (path, name) of the pages that there are."""
         self.access, self.audit = access, audit
+        self.on_logout: list[Callable[[Who], None]] = []
         self._nav, self._operators_nav = nav, operators_nav
 
     # -- routes
@@ -194,6 +195,10 @@ class Site:
         text = _templates.get_template(page.template).render(values | dict(page.said) | dict(page.more or {}))
         return web.Response(text=text, status=page.status, content_type="text/html", headers=HEADERS)
 
+    def part(self, template: str, **values: Any) -> str:
+        """A piece of a page, for a script to put in."""
+        return _templates.get_template(template).render(values)
+
     def problem(self, request: web.Request, status: int, what: str, who: Who | None = None) -> web.Response:
         return self.page(request, Page("problem.html", {"error": what}, status), who)
 
@@ -251,6 +256,8 @@ class Site:
 
     async def _logout(self, call: Call) -> web.StreamResponse:
         await self.audit.looked(call.who, call.address, Deed("logged out"))
+        for ended in self.on_logout:
+            ended(call.who)
         done = web.HTTPSeeOther("/login", headers=HEADERS)
         done.del_cookie(COOKIE)
         raise done
