@@ -775,8 +775,7 @@ TYPES: Mapping[str, Any] = {
     "Ordered": Ordered, "OrderForm": OrderForm, "MatchQuality": MatchQuality,
     "Config": Config, "Trial": Trial, "TrialForm": TrialForm,
     "Look": Look, "LookList": LookList, "ReconcileForm": ReconcileForm,
-    "Ordered": Ordered, "OrderForm": OrderForm, "LiveNow": LiveNow, "DedupHealth": DedupHealth,
-    "MetList": MetList,
+    "LiveNow": LiveNow, "DedupHealth": DedupHealth, "MetList": MetList,
 }  # fmt: skip
 
 
