@@ -43,6 +43,18 @@ RELAYED = Counter(
 RELAY_WAITING = Gauge(
     "capistream_relay_waiting", "Hits that wait to be handed on to GA4, by measurement id", ["measurement_id"]
 )
+SPOOLED = Counter(
+    "capistream_spooled_total",
+    "Rows that Kafka did not take from a collector, by what became of them: spooled (kept on its disk), drained (Kafka has them "
+    "now), spool_full and spool_failed (answered 503: a bigger `spool_size`, a disk that works)",
+    ["outcome"],
+)
+SPOOL_ROWS = Gauge("capistream_spool_rows", "Rows on the collector's disk that Kafka does not have yet")
+SPOOL_BYTES = Gauge("capistream_spool_bytes", "Bytes of those; each process keeps `spool_size` at most")
+SPOOL_OLDEST = Gauge(
+    "capistream_spool_oldest_seconds",
+    "Age of the oldest of them; 0: there are none. It grows while Kafka is away; if Kafka is not, the collector's log tells why",
+)
 FIELDS_DROPPED = Counter(
     "capistream_fields_dropped_total",
     "Parts of accepted events that could not be used, or that were personal where nothing personal belongs",

@@ -34,7 +34,7 @@ from app.bearer import PROVIDERS, TokenProvider
 from app.destination import Absent, ConsentPolicy, Destination, Place, SignalName
 from app.errors import SettingsError
 from app.events import Source
-from app.fields import Expression, Name, Part, Seconds, Secret, SecretRef, between, http_address
+from app.fields import Bytes, Expression, Name, Part, Seconds, Secret, SecretRef, between, http_address
 from app.redaction import PageUrl, Redact
 
 
@@ -302,6 +302,11 @@ class Collector(Part):
     """Networks (CIDR) whose X-Forwarded-For is believed."""
     origins: list[str] = ["*"]
     """Origins whose pages may post (CORS)."""
+    spool: Path | None = None
+    """Folder for what Kafka does not take: it is answered for when it is on this disk, and goes to Kafka later, by itself.
+    [deploy.md](deploy.md) tells what it takes. Default: none, and 503 while Kafka is away."""
+    spool_size: Bytes = 1 << 30
+    """The most bytes that each process keeps there; then 503."""
     address: Annotated[str, AfterValidator(http_address)] | None = None
     """Public address of the collector, as pages reach it: `https://collect.shop.example`, or with a path. analytics-next is told to
     send there; without it the page has to say so."""

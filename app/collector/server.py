@@ -10,8 +10,8 @@
     GET  /healthz /readyz /metrics
 
 The key comes as basic-auth user name, as bearer token, as `X-Write-Key`, or as `writeKey` in the body. A site's write key is
-public and good for pixel events only; its secret key is for servers. The answer is 200 when Kafka has acknowledged every event
-that could be taken, 400 when none could, 413 for too much, 401 without a key, 503 with Retry-After when Kafka does not answer.
+public and good for pixel events only; its secret key is for servers. The answer is 200 when Kafka, or the spool (outbox.py), has
+every event that could be taken, 400 when none could, 413 for too much, 401 without a key, 503 with Retry-After when neither has.
 """
 
 import asyncio
@@ -27,12 +27,11 @@ from typing import Any
 
 import structlog
 from aiohttp import web
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
-from app import acls, bus, erasure, forget, formats, intake, metrics, topics
+from app import erasure, forget, formats, intake, metrics, topics
 from app.collector import clients, cookies, cors
 from app.collector.door import Taken, as_json, problem
+from app.collector.outbox import Outbox
 from app.collector.pixel import Script
 from app.collector.tee import Tee
 from app.errors import BadEvent
@@ -44,7 +43,6 @@ from sinks import ga4
 
 log = structlog.get_logger()
 
-KAFKA_PATIENCE = 10.0  # seconds for Kafka's acknowledgement; then 503, and the client sends again
 RETRY_AFTER = "5"  # seconds
 
 
@@ -75,7 +73,7 @@ class Collector:
         self._streams = [
             str(one.measurement_id) for one in settings.destinations.values() if isinstance(one, ga4.Settings)
         ]
-        self._producer: AIOKafkaProducer | None = None
+        self._outbox = Outbox(settings)
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=self.settings.collector.max_body, middlewares=[self._cors])
@@ -96,19 +94,9 @@ class Collector:
         return app
 
     async def _kafka(self, _app: web.Application) -> Any:
-        await acls.prepare(self.settings, "collector")
-        # Not idempotent: a repeated or reordered copy changes nothing after dedup, and such a producer survives an outage.
-        self._producer = bus.of(self.settings).producer(
-            acks="all",
-            linger_ms=2,
-            max_batch_size=256 * 1024,
-            request_timeout_ms=int(KAFKA_PATIENCE * 1000),
-            # longer than this between two looks for a lost broker, and copies would come later than the log's clock allows for
-            retry_backoff_ms=200,
-        )
-        await self._producer.start()
+        await self._outbox.start()
         yield
-        await self._producer.stop()
+        await self._outbox.stop()
 
     # -- routes
 
@@ -142,7 +130,7 @@ class Collector:
         entries = asked.entries(int(time.time() * 1000), f"collector {key.site}", key.site)
         rows = intake.new_rows()
         rows[self.names.people, 0] = [entry.row() for entry in entries]
-        if not asked.dry_run and not await self._write(rows):
+        if not asked.dry_run and not await self._outbox.write(rows):
             return problem(503, "kafka_unavailable", "", "try again", {"Retry-After": RETRY_AFTER})
         return as_json({"success": True, **forget.answer(asked, entries, self.settings)})
 
@@ -150,12 +138,9 @@ class Collector:
         return web.Response(text="ok\n")
 
     async def readyz(self, _request: web.Request) -> web.Response:
-        """Ready when Kafka answers."""
-        assert self._producer is not None
-        try:
-            await asyncio.wait_for(self._producer.client.fetch_all_metadata(), 3)
-        except (KafkaError, TimeoutError):
-            return web.Response(status=503, text="Kafka does not answer\n")
+        """Ready when events can be taken."""
+        if why := await self._outbox.trouble():
+            return web.Response(status=503, text=f"{why}\n")
         return web.Response(text="ready\n")
 
     # -- one request
@@ -203,7 +188,7 @@ class Collector:
         results, origin = taken.results, Origin(request=taken.request)
         rows = intake.new_rows()
         intake.collect(rows, results, origin, "collector", self.names, self.partitions, taken.received)
-        if not await self._write(rows):
+        if not await self._outbox.write(rows):
             return problem(503, "kafka_unavailable", "", "try again", {"Retry-After": RETRY_AFTER})
         refused = [
             {"index": r.index, "reason": r.reason, "field": r.field, "detail": r.detail}
@@ -298,28 +283,6 @@ class Collector:
             if not any(address in network for network in self._trusted):
                 return str(address)
         return hops[0] if hops else ""
-
-    async def _write(self, rows: intake.Rows) -> bool:
-        """True when Kafka has all of it."""
-        assert self._producer is not None
-        producer = self._producer
-
-        async def send() -> None:
-            # enqueued in order and then awaited together: the producer makes batches of what is there
-            waiting = [
-                await producer.send(topic, partition=p, key=key, value=value, timestamp_ms=timestamp)
-                for (topic, p), some in rows.items()
-                for key, value, timestamp in some
-            ]
-            for one in waiting:
-                await one
-
-        try:
-            await asyncio.wait_for(send(), KAFKA_PATIENCE)
-        except (KafkaError, TimeoutError) as exc:
-            log.warning("collector.kafka_unavailable", error=repr(exc))
-            return False
-        return True
 
     @web.middleware
     async def _cors(self, request: web.Request, handler: Any) -> web.StreamResponse:
