@@ -90,15 +90,25 @@ def worker(config: Path | None, web_port: int | None, backfill: bool) -> None:
 
 @main.command()
 @_config
+@click.option("--processes", type=click.IntRange(1, 64), help="How many share the port; default collector.processes.")
+@click.option("--one-of-several", is_flag=True, hidden=True, help="Started by the parent of several.")
 @_plainly
-def collect(config: Path | None) -> None:
+def collect(config: Path | None, processes: int | None, one_of_several: bool) -> None:
     """Run the collector: HTTP in, Kafka out."""
     from app import log, settings
-    from app.collector import server
+    from app.collector import server, several
     from app.loop import run
 
     log.setup()
-    run(server.serve(settings.load(config)))
+    loaded = settings.load(config)
+    count = processes or loaded.collector.processes
+    if one_of_several or count == 1:
+        run(server.serve(loaded, share_port=one_of_several))
+        return
+    named = ["--config", str(config)] if config else []
+    run(
+        several.serve(loaded.collector, [sys.executable, "-m", "app.cli", "collect", "--one-of-several", *named], count)
+    )
 
 
 @main.command()

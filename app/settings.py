@@ -296,6 +296,8 @@ class Collector(Part):
     """Address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """Port to listen on."""
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
+    """How many processes share the port. Each has a spool and limits of its own; `/metrics` of any tells of all."""
     max_body: Annotated[int, Field(ge=1024, le=64 << 20)] = 1 << 20
     """Largest request body in bytes, after decompression; larger is answered 413."""
     trusted_proxies: list[Annotated[str, AfterValidator(_network)]] = []

@@ -303,17 +303,15 @@ class Collector:
         return response
 
 
-async def serve(settings: Settings, started: Any = None) -> None:
+async def serve(settings: Settings, *, share_port: bool = False) -> None:
     """Run until cancelled."""
     # no access log: keys can be in it; idle connections do not hold up the stop
     runner = web.AppRunner(Collector(settings).application(), access_log=None, shutdown_timeout=5)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, settings.collector.host, settings.collector.port)
+        site = web.TCPSite(runner, settings.collector.host, settings.collector.port, reuse_port=share_port or None)
         await site.start()
         log.info("collector.started", address=f"http://{settings.collector.host}:{settings.collector.port}")
-        if started is not None:
-            started()
         await asyncio.Event().wait()
     finally:
         await runner.cleanup()

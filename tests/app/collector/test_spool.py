@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from app.collector import spool
 from app.collector.spool import Spool
 from app.errors import SettingsError
+from app.intake import Rows
 
-ROWS = {("events", 1): [(b"key", b'{"n":1}', 1_700_000_000_000)], ("people", 0): [(b"who", None, 5)]}
+ROWS: Rows = {("events", 1): [(b"key", b'{"n":1}', 1_700_000_000_000)], ("people", 0): [(b"who", None, 5)]}
 ENTRIES = [("events", 1, ROWS["events", 1][0]), ("people", 0, ROWS["people", 0][0])]
 MOST = 1 << 20
 
@@ -38,7 +39,7 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*/*.rows"))
 
 
-def rows(n: int) -> dict:
+def rows(n: int) -> Rows:
     return {("events", 0): [(b"k%d" % n, b'{"n":%d}' % n, n)]}
 
 
@@ -161,7 +162,12 @@ async def test_a_disk_that_fails_is_no_answer_and_leaves_nothing_behind(tmp_path
 
 async def test_those_who_wait_share_one_flush(tmp_path, monkeypatch):
     one, flushed, flush = await begun(tmp_path), [], spool._flush
-    monkeypatch.setattr(spool, "_flush", lambda file: (flushed.append(file), flush(file)))
+
+    def counted(file: int) -> None:
+        flushed.append(file)
+        flush(file)
+
+    monkeypatch.setattr(spool, "_flush", counted)
 
     await asyncio.gather(*(one.put(rows(n)) for n in range(500)))
 
@@ -182,7 +188,9 @@ async def test_many_files_come_out_in_the_order_in_which_they_went_in(tmp_path, 
 async def test_what_comes_while_a_file_is_read_goes_into_another(tmp_path):
     one = await begun(tmp_path)
     await one.put(rows(1))
-    segment, entries = await one.oldest()
+    found = await one.oldest()
+    assert found is not None
+    segment, entries = found
     await one.put(rows(2))
     await one.done(segment)
 
@@ -207,12 +215,12 @@ async def test_a_folder_that_cannot_be_is_told_as_a_setting(tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
 async def test_a_disk_without_room_is_told(tmp_path, monkeypatch):
     one = await begun(tmp_path)
-    open_ = os.open
-    monkeypatch.setattr(
-        spool.os,
-        "open",
-        lambda path, *more: open_("/dev/full", os.O_WRONLY) if str(path).endswith(".rows") else open_(path, *more),
-    )
+    real = os.open
+
+    def full(path: Path, *more: int) -> int:
+        return real("/dev/full", os.O_WRONLY) if str(path).endswith(".rows") else real(path, *more)
+
+    monkeypatch.setattr(os, "open", full)
 
     assert await one.put(rows(1)) == "spool_failed"
     assert one.empty
