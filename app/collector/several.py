@@ -29,13 +29,9 @@ async def serve(collector: Collector, command: Sequence[str], count: int) -> Non
     """Run until cancelled. `command` starts one. Raises SettingsError for a port that cannot be shared."""
     _must_be_free(collector)
     with tempfile.TemporaryDirectory(prefix="capistream-metrics-") as folder:
-        keeping = [asyncio.create_task(_keep(command, folder)) for _ in range(count)]
-        try:
-            await asyncio.gather(*keeping)
-        finally:
-            for one in keeping:
-                one.cancel()
-            await asyncio.gather(*keeping, return_exceptions=True)
+        async with asyncio.TaskGroup() as all_of_them:
+            for _ in range(count):
+                all_of_them.create_task(_keep(command, folder))
 
 
 async def _keep(command: Sequence[str], folder: str) -> None:
