@@ -45,6 +45,11 @@ IGNORED = Counter(
     "`filter` leaves out (filtered)",
     ["kind"],
 )
+LABELLED = Counter(
+    "capistream_labelled_total",
+    "Copies without a person to tell of, by label: bot, prefetch, internal. `[traffic]` says which of them count",
+    ["label"],
+)
 RELAYED = Counter(
     "capistream_relayed_total",
     "Hits of gtag and of the Measurement Protocol that came to the collector, by measurement id and what became of them at GA4: "

@@ -29,7 +29,7 @@ from pydantic import (
     model_validator,
 )
 
-from app import reading, schemas
+from app import proxies, reading, schemas, traffic
 from app.bearer import PROVIDERS, TokenProvider
 from app.destination import Absent, ConsentPolicy, Destination, Place, SignalName
 from app.errors import SettingsError
@@ -369,6 +369,31 @@ class Cookies(Part):
         return self
 
 
+class Traffic(Part):
+    """Events without a person whom a platform should hear of, of any source: such an event is labelled, and merged as any other. Of
+    what is dropped no destination gets anything; the pages and the receipts say why.
+    """
+
+    bots: Literal["drop", "keep"] = "drop"
+    """Label `bot`: the user agent is a robot's, by the list of [crawler-user-agents](https://github.com/monperrus/crawler-user-agents),
+    browsers without a screen (HeadlessChrome) among them. Libraries for HTTP are none: apps report with them."""
+    prefetch: Literal["drop", "keep"] = "drop"
+    """Label `prefetch`: the browser said that it fetches in advance (`Sec-Purpose`, `X-Moz`)."""
+    internal: Literal["drop", "keep"] = "drop"
+    """Label `internal`: the person's address is in `internal_networks`."""
+    internal_networks: list[Annotated[str, AfterValidator(_network)]] = []
+    """Networks (CIDR) of your own people: offices, test machines."""
+
+    @cached_property
+    def networks(self) -> tuple[proxies.Network, ...]:
+        return tuple(ipaddress.ip_network(one) for one in self.internal_networks)
+
+    @property
+    def dropped(self) -> frozenset[traffic.Label]:
+        said: dict[traffic.Label, str] = {"bot": self.bots, "prefetch": self.prefetch, "internal": self.internal}
+        return frozenset(label for label, what in said.items() if what == "drop")
+
+
 class Token(Part):
     """Somebody, or a program, that logs in to the pages with a token."""
 
@@ -472,6 +497,7 @@ class Settings(Part):
     destinations: dict[Name, SerializeAsAny[Destination]] = {}
     collector: Collector = Collector()
     cookies: Cookies = Cookies()
+    traffic: Traffic = Traffic()
     view: View = View()
     trace: Trace = Trace()
     worker: Worker = Worker()
@@ -521,6 +547,12 @@ class Settings(Part):
             policy.never_assume(name for name, site in self.sites.items() if site.silence_denies)
         return self
 
+    @model_validator(mode="after")
+    def _tell_whose_events_are_dropped(self) -> Self:
+        for one in self.destinations.values():
+            one.drop_by_default(self.traffic.dropped)
+        return self
+
     def stream_policy(self, measurement_id: str) -> ConsentPolicy:
         """Of a stream of GA4: its own, else that of the `ga4` destination for the same data stream, else the general one."""
         own = self.collector.ga4[measurement_id].consent
@@ -547,7 +579,7 @@ class Settings(Part):
     @cached_property
     def hash(self) -> str:
         """Names what decides about events, in receipts. Holds no secret, only where secrets are; ports do not count."""
-        decides = self.model_dump(mode="json", include={"sites", "sources", "events", "destinations"})
+        decides = self.model_dump(mode="json", include={"sites", "sources", "events", "traffic", "destinations"})
         text = orjson.dumps(decides, option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(text).hexdigest()[:12]
 

@@ -11,6 +11,8 @@ from app.events import Json
 from app.normalize import Result
 from app.settings import Settings
 
+NO_HEADERS: Mapping[str, str] = {}
+
 
 @dataclass(frozen=True)
 class Taken:
@@ -27,8 +29,12 @@ class Door(Protocol):
     def visitor(self, request: web.Request) -> Json:
         """What the connection says of the browser: `ip` and `user_agent`, where they are known."""
 
-    def take(self, body: Any, site: str, format_name: str, visitor: Json | None, *, gpc: bool = False) -> Taken:
-        """Normalise a body for this site. Events of a visitor are the pixel's, without one they are a server's."""
+    def take(
+        self, body: Any, site: str, format_name: str, visitor: Json | None, asked: Mapping[str, str] = NO_HEADERS
+    ) -> Taken:
+        """Normalise a body for this site. Events of a visitor are the pixel's, and the headers of its request speak for it. Without
+        one they are a server's, whose connection says nothing of the person.
+        """
 
     async def keep(self, taken: Taken) -> web.Response:
         """Write it. 200 when Kafka has all that could be taken, 400 when nothing could, 503 when Kafka does not answer."""

@@ -28,9 +28,9 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from app import erasure, forget, formats, intake, metrics, topics
+from app import erasure, forget, formats, intake, metrics, proxies, topics, traffic
 from app.collector import clients, cookies, cors
-from app.collector.door import Taken, as_json, problem
+from app.collector.door import NO_HEADERS, Taken, as_json, problem
 from app.collector.outbox import Outbox
 from app.collector.pixel import Script
 from app.collector.tee import Tee
@@ -169,19 +169,19 @@ class Collector:
                 body.setdefault("type", call)
         if key.secret:
             return await self.keep(self.take(body, key.site, format_name, None))
-        # a server has no Global Privacy Control, and its connection says nothing of the visitor
         visit = cookies.visit(request.headers, request.cookies, body, int(time.time() * 1000))
-        gpc = request.headers.get("Sec-GPC") == "1"
-        taken = self.take(body, key.site, format_name, self.visitor(request), gpc=gpc)
+        taken = self.take(body, key.site, format_name, self.visitor(request), request.headers)
         results, given = self._with_cookies(taken.results, visit, key.site)
         response = await self.keep(replace(taken, results=results))
         if response.status == 200:
             response.headers.extend(("Set-Cookie", one) for one in given)
         return response
 
-    def take(self, body: Any, site: str, format_name: str, visitor: Json | None, *, gpc: bool = False) -> Taken:
+    def take(
+        self, body: Any, site: str, format_name: str, visitor: Json | None, asked: Mapping[str, str] = NO_HEADERS
+    ) -> Taken:
         received, request = int(time.time() * 1000), uuid.uuid4().hex
-        inlet = self._inlet(site, format_name, secret=visitor is None, gpc=gpc)
+        inlet = self._inlet(site, format_name, asked, secret=visitor is None)
         return Taken(normalize(body, inlet, received, Origin(request=request), visitor), received, request)
 
     async def keep(self, taken: Taken) -> web.Response:
@@ -247,7 +247,7 @@ class Collector:
                 found = key
         return found
 
-    def _inlet(self, site_name: str, format_name: str, *, secret: bool, gpc: bool) -> Inlet:
+    def _inlet(self, site_name: str, format_name: str, asked: Mapping[str, str], *, secret: bool) -> Inlet:
         site = self.settings.sites[site_name]
         return Inlet(
             name="collector",
@@ -261,7 +261,9 @@ class Collector:
             keep=self._keep,
             redact=site.redact,
             url=site.url,
-            gpc=gpc,
+            gpc=asked.get("Sec-GPC") == "1",
+            prefetch=traffic.is_prefetch(asked),
+            internal=self.settings.traffic.networks,
         )
 
     def visitor(self, request: web.Request) -> Json:
@@ -271,18 +273,7 @@ class Collector:
         return {name: value for name, value in found.items() if value}
 
     def _client(self, request: web.Request) -> str:
-        """The first address, from our side, that is no trusted proxy."""
-        hops = [
-            hop.strip() for hop in ",".join(request.headers.getall("X-Forwarded-For", [])).split(",") if hop.strip()
-        ]
-        for hop in [request.remote or "", *reversed(hops)]:
-            try:
-                address = ipaddress.ip_address(hop)
-            except ValueError:
-                return ""
-            if not any(address in network for network in self._trusted):
-                return str(address)
-        return hops[0] if hops else ""
+        return proxies.client(request.remote or "", request.headers.getall("X-Forwarded-For", []), self._trusted)
 
     @web.middleware
     async def _cors(self, request: web.Request, handler: Any) -> web.StreamResponse:

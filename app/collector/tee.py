@@ -294,7 +294,7 @@ class Tee:
         allowed = all(may_go(gtag.consent(one), stream, self._policies[name]) for one in events)
         out = from_browser(stream, request.method, query, body, headers.get("Content-Type", ""), visitor)
         relayed = self._hand_on(name, out, allowed=allowed)
-        taken = self._door.take(hit, stream.site, "gtag", visitor, gpc=headers.get("Sec-GPC") == "1")
+        taken = self._door.take(hit, stream.site, "gtag", visitor, headers)
         return await self._keep(taken, name, stream.copies, relayed=relayed)
 
     async def measurement_protocol(self, request: web.Request) -> web.Response:
