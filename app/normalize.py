@@ -61,17 +61,6 @@ _URL_IDS = {
     "msclkid": "msclkid",
     "twclid": "twclid",
 }
-#: Addresses that say nothing about where a person is: private, loopback, link-local, carrier NAT. Unlike `is_private`
-#: this leaves the documentation ranges alone, which examples and tests use.
-_NOT_A_PERSON = tuple(
-    map(
-        ipaddress.ip_network,
-        (
-            *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
-            *("192.168.0.0/16", "224.0.0.0/3", "::/127", "fc00::/7", "fe80::/10", "ff00::/8"),
-        ),
-    )
-)
 _META_MARK = re.compile(r"\.[A-Z][\w-](?:[\w-]{6})?$", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: A field's name as programs write them, and without long numbers: what else stands there may be anybody's name or number.
@@ -557,7 +546,7 @@ class _Work:
                 del context["ip"]
             else:
                 context["ip"] = str(address)
-                if any(address in network for network in _NOT_A_PERSON):
+                if not proxies.of_a_person(str(address)):
                     self.drops.append(("context.ip", "private"))
                     del context["ip"]
         return context

@@ -303,7 +303,12 @@ class Collector(Part):
     trusted_proxies: list[Annotated[str, AfterValidator(_network)]] = []
     """Networks (CIDR) whose X-Forwarded-For is believed."""
     origins: list[str] = ["*"]
-    """Origins whose pages may post (CORS)."""
+    """Origins whose pages may post, such as `https://www.shop.example`: others are answered 403. `*` is every page."""
+    rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 50.0
+    """Events a second that each process takes from one address on the internet (of IPv6: one /64 network), after `burst`; more is
+    answered 429. Requests with a secret key are not limited. 0: no limit."""
+    burst: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """Events that such an address may send at once."""
     spool: Path | None = None
     """Folder for what Kafka does not take: it is answered for when it is on this disk, and goes to Kafka later, by itself.
     [deploy.md](deploy.md) tells what it takes. Default: none, and 503 while Kafka is away."""

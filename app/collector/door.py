@@ -26,6 +26,15 @@ class Taken:
 class Door(Protocol):
     settings: Settings
 
+    def turned_away(self, request: web.Request) -> web.Response | None:
+        """The answer to a browser that may not send now, or not from there: 429 or 403. None: go on."""
+
+    def refuse(self, request: web.Request, status: int, reason: str, field: str, detail: str) -> web.Response:
+        """The answer, counted, and charged to whoever asked."""
+
+    def charge(self, request: web.Request, events: int) -> None:
+        """To the address that these events of a browser came from."""
+
     def visitor(self, request: web.Request) -> Json:
         """What the connection says of the browser: `ip` and `user_agent`, where they are known."""
 

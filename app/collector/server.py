@@ -11,17 +11,17 @@
 
 The key comes as basic-auth user name, as bearer token, as `X-Write-Key`, or as `writeKey` in the body. A site's write key is
 public and good for pixel events only; its secret key is for servers. The answer is 200 when Kafka, or the spool (outbox.py), has
-every event that could be taken, 400 when none could, 413 for too much, 401 without a key, 503 with Retry-After when neither has.
+every event that could be taken, 400 when none could, 401 without a key, 403 for a page that may not report, 413 and 429 for too
+much (limits.py), 503 with Retry-After when neither has it.
 """
 
 import asyncio
 import base64
-import binascii
 import hmac
 import ipaddress
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ import structlog
 from aiohttp import web
 
 from app import erasure, forget, formats, intake, metrics, proxies, topics, traffic
-from app.collector import clients, cookies, cors
+from app.collector import clients, cookies, cors, limits
 from app.collector.door import NO_HEADERS, Taken, as_json, problem
 from app.collector.outbox import Outbox
 from app.collector.pixel import Script
@@ -42,6 +42,8 @@ from app.settings import Settings
 from sinks import ga4
 
 log = structlog.get_logger()
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 RETRY_AFTER = "5"  # seconds
 
@@ -73,10 +75,13 @@ class Collector:
         self._streams = [
             str(one.measurement_id) for one in settings.destinations.values() if isinstance(one, ga4.Settings)
         ]
+        self._buckets = limits.Buckets(settings.collector.rate, settings.collector.burst)
         self._outbox = Outbox(settings)
 
     def application(self) -> web.Application:
-        app = web.Application(client_max_size=self.settings.collector.max_body, middlewares=[self._cors])
+        app = web.Application(
+            client_max_size=self.settings.collector.max_body, middlewares=[self._cors, self._answered]
+        )
         app.router.add_post("/v1/events", self.own)
         for name in (*clients.CALLS, *clients.SHORT):
             app.router.add_post(f"/v1/{name}", self.segment)
@@ -109,8 +114,7 @@ class Collector:
     async def segment_settings(self, request: web.Request) -> web.Response:
         key = self._known(request.match_info["key"])
         if key is None or key.secret:
-            metrics.REFUSED.labels("no_key").inc()
-            return problem(404, "no_key", "", "no site has this write key")
+            return self.refuse(request, 404, "no_key", "", "no site has this write key")
         found = clients.analytics_next(request.match_info["key"], self.settings.collector.address)
         return as_json(found, headers={"Cache-Control": "max-age=300"})
 
@@ -120,13 +124,12 @@ class Collector:
             body = parse(await request.read())
             key = self._key(request, body)
             if key is None or not key.secret:
-                metrics.REFUSED.labels("no_key").inc()
-                return problem(401 if key is None else 403, "no_key", "", "needs the site's secret key")
+                return self.refuse(request, 401 if key is None else 403, "no_key", "", "needs the site's secret key")
             if isinstance(body, dict):
                 body.pop("writeKey", None)
             asked = erasure.read(body, self.settings.sites[key.site].country)
         except BadEvent as exc:
-            return problem(400, exc.reason, exc.field, exc.detail)
+            return self.refuse(request, 400, exc.reason, exc.field, exc.detail)
         entries = asked.entries(int(time.time() * 1000), f"collector {key.site}", key.site)
         rows = intake.new_rows()
         rows[self.names.people, 0] = [entry.row() for entry in entries]
@@ -146,23 +149,18 @@ class Collector:
     # -- one request
 
     async def _take(self, request: web.Request, format_name: str, call: str | None) -> web.Response:
+        key = self._key(request, None)
+        if not (key and key.secret) and (answer := self.turned_away(request)) is not None:
+            return answer
         try:
-            raw = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            metrics.REFUSED.labels("too_large").inc()
-            return problem(413, "too_large", "", f"larger than {self.settings.collector.max_body} bytes")
-        try:
-            body = parse(raw)
+            body = parse(await request.read())
         except BadEvent as exc:
-            metrics.REFUSED.labels(exc.reason).inc()
-            return problem(400, exc.reason, exc.field, exc.detail)
-        key = self._key(request, body)
+            return self.refuse(request, 400, exc.reason, exc.field, exc.detail)
+        key = key or self._key(request, body)
         if key is None:
-            metrics.REFUSED.labels("no_key").inc()
-            return problem(401, "no_key", "writeKey", "is missing or not known")
+            return self.refuse(request, 401, "no_key", "writeKey", "is missing or not known")
         if request.path.startswith("/api/s/s2s/") and not key.secret:
-            metrics.REFUSED.labels("no_key").inc()
-            return problem(403, "no_key", "writeKey", "must be the site's secret key for server events")
+            return self.refuse(request, 403, "no_key", "writeKey", "must be the site's secret key for server events")
         if isinstance(body, dict):
             body.pop("writeKey", None)
             if call not in (None, "batch"):
@@ -171,11 +169,30 @@ class Collector:
             return await self.keep(self.take(body, key.site, format_name, None))
         visit = cookies.visit(request.headers, request.cookies, body, int(time.time() * 1000))
         taken = self.take(body, key.site, format_name, self.visitor(request), request.headers)
+        self.charge(request, len(taken.results))
         results, given = self._with_cookies(taken.results, visit, key.site)
         response = await self.keep(replace(taken, results=results))
         if response.status == 200:
             response.headers.extend(("Set-Cookie", one) for one in given)
         return response
+
+    def turned_away(self, request: web.Request) -> web.Response | None:
+        if wait := self._buckets.wait(self._client(request)):
+            metrics.REFUSED.labels("too_fast").inc()
+            return problem(429, "too_fast", "", "too many events from this address", {"Retry-After": str(wait)})
+        if cors.stranger(request.headers, self.settings.collector.origins):
+            return self.refuse(
+                request, 403, "origin_not_allowed", "", "this page's origin is none of those that may report"
+            )
+        return None
+
+    def refuse(self, request: web.Request, status: int, reason: str, field: str, detail: str) -> web.Response:
+        metrics.REFUSED.labels(reason).inc()
+        self.charge(request, 1)
+        return problem(status, reason, field, detail)
+
+    def charge(self, request: web.Request, events: int) -> None:
+        self._buckets.charge(self._client(request), events)
 
     def take(
         self, body: Any, site: str, format_name: str, visitor: Json | None, asked: Mapping[str, str] = NO_HEADERS
@@ -228,7 +245,7 @@ class Collector:
         if scheme.lower() == "basic":
             try:
                 given = base64.b64decode(credentials, validate=True).decode().partition(":")[0]
-            except (binascii.Error, UnicodeDecodeError):
+            except ValueError:  # no base64, or no text in it
                 return None
         elif scheme.lower() == "bearer":
             given = credentials.strip()
@@ -276,7 +293,7 @@ class Collector:
         return proxies.client(request.remote or "", request.headers.getall("X-Forwarded-For", []), self._trusted)
 
     @web.middleware
-    async def _cors(self, request: web.Request, handler: Any) -> web.StreamResponse:
+    async def _cors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         headers = cors.headers(request.headers, self.settings.collector.origins)
         if request.method == "OPTIONS":
             preflight = {
@@ -285,20 +302,34 @@ class Collector:
                 "Access-Control-Max-Age": "86400",
             }
             return web.Response(status=204, headers=headers | (preflight if headers else {}))
-        try:
-            response: web.StreamResponse = await handler(request)
-        except web.HTTPRequestEntityTooLarge:
-            response = problem(413, "too_large", "", f"larger than {self.settings.collector.max_body} bytes")
+        response = await handler(request)
         if "Access-Control-Allow-Origin" not in response.headers:  # the script's own is for everybody
             response.headers.update(headers)
         return response
 
+    @web.middleware
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Whatever goes wrong, in the form that clients understand; nothing of what was asked is repeated."""
+        try:
+            if (refusal := await limits.read(request)) is not None:
+                answer = self.refuse(request, refusal.status, refusal.reason, "", refusal.detail)
+                answer.force_close()
+                return answer
+            return await handler(request)
+        except web.HTTPException as exc:  # no such route, or not with this method
+            self.charge(request, 1)
+            allow = {name: exc.headers[name] for name in ("Allow",) if name in exc.headers}
+            return problem(exc.status, "no_route", "", "nothing is here, or not for this method", allow)
+        except ConnectionError:
+            raise  # whoever asked is gone
+        except Exception:
+            log.exception("collector.failed", route=request.match_info.route.name)
+            return problem(500, "failed", "", "an error of ours; it is in the log")
+
 
 async def serve(settings: Settings, *, share_port: bool = False) -> None:
     """Run until cancelled."""
-    # no access log: keys can be in it; idle connections do not hold up the stop
-    runner = web.AppRunner(Collector(settings).application(), access_log=None, shutdown_timeout=5)
-    await runner.setup()
+    runner = await limits.runner(Collector(settings).application())
     try:
         site = web.TCPSite(runner, settings.collector.host, settings.collector.port, reuse_port=share_port or None)
         await site.start()
