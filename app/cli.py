@@ -130,7 +130,7 @@ def pixel(config: Path | None, site: str | None, base: str, versioned: bool) -> 
     name = site or (next(iter(loaded.sites)) if len(loaded.sites) == 1 else "")
     if name not in loaded.sites:
         raise CapistreamError(f"--site: one of {', '.join(loaded.sites) or 'none: the configuration has no site'}")
-    script = Script(loaded.collector.script)
+    script = Script.of(loaded.collector)
     click.echo(script.snippet(base, loaded.sites[name].write_key, versioned=versioned))
 
 

@@ -291,6 +291,39 @@ class Ga4Stream(Part):
         return self
 
 
+def _route(value: str) -> str:
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]{1,60}){1,8}", value) or any(
+        part in (".", "..") for part in value.split("/")
+    ):
+        raise ValueError("a path such as /v1/events: begins with a slash, has none at its end, and no . or .. in it")
+    return value
+
+
+RoutePath = Annotated[str, AfterValidator(_route)]
+
+
+class Routes(Part):
+    """Where the collector answers. Blockers know paths, too; a test of ours holds these defaults against EasyPrivacy, the list that
+    most of them ship, and those of `/g/collect` alone are on it. Where a proxy leads a path of the shop to the collector, the
+    path that pages see is the proxy's.
+    """
+
+    own: RoutePath = "/v1/events"
+    """Our own JSON, from the pixel and from servers."""
+    script: RoutePath = "/v1"
+    """Folder of the pixel's script, `collector.script`."""
+    segment: RoutePath = "/v1"
+    """Prefix of the calls of the Segment spec: `/v1/track`, and of `/v1/projects/<write key>/settings`."""
+    jitsu: RoutePath = "/api/s"
+    """Prefix of the same calls as Jitsu sends them, and with `/s2s` for its servers."""
+    gtag: RoutePath = "/g/collect"
+    """What gtag.js sends to; it knows no other path, so change it only where a proxy does."""
+    measurement_protocol: RoutePath = "/mp/collect"
+    """GA4's Measurement Protocol."""
+    forget: RoutePath = "/v1/forget"
+    """Erasures, with the secret key."""
+
+
 class Collector(Part):
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -320,7 +353,17 @@ class Collector(Part):
     ga4: dict[MeasurementId, Ga4Stream] = {}
     """Data streams of GA4, by measurement id."""
     script: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}\.js$")] = "capi.js"
-    """Name of the pixel's script, under `/v1/`. Blockers know many names; yours they do not."""
+    """Name of the pixel's script. Blockers know many names; yours they do not."""
+    routes: Routes = Routes()
+    """Where it answers; see below."""
+
+    @model_validator(mode="after")
+    def _routes_apart(self) -> Self:
+        from app.collector import routes
+
+        if wrong := routes.mistakes(routes.of(self)):
+            raise ValueError(f"routes: {'; '.join(wrong)}")
+        return self
 
 
 def _cookie_domain(value: str) -> str:

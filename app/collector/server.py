@@ -1,18 +1,18 @@
 """The collector: parse, normalise, hash, and write straight to capistream.events.
 
-    POST /v1/events                             our own JSON: one event, a list, or {"batch": [...]}
-    POST /v1/track /v1/page /v1/batch ... /v1/t the Segment spec, as its SDKs send it
-    POST /api/s/track ... /api/s/s2s/track      the same, as Jitsu's SDK sends it; s2s with the secret key alone
-    GET  /v1/projects/{write key}/settings      for Segment's SDK in the browser
-    GET, POST /g/collect  POST /mp/collect      GA4's own hits: tee.py
-    POST /v1/forget                             with the secret key: forget a person, as `capistream forget`
-    GET  /v1/capi.js                            the pixel (pixel.py), whose requests get first-party cookies (cookies.py)
-    GET  /healthz /readyz /metrics
+    own                 our own JSON: one event, a list, or {"batch": [...]}
+    segment, servers    the Segment spec, as its SDKs and Jitsu's send it; `servers` with the secret key alone
+    segment_settings    for Segment's SDK in the browser
+    gtag                and `measurement_protocol`: GA4's own hits (tee.py)
+    forget              with the secret key: forget a person, as `capistream forget`
+    script              the pixel (pixel.py), whose requests get first-party cookies (cookies.py)
+    openapi             what openapi.py tells of all this
+    healthz readyz metrics
 
-The key comes as basic-auth user name, as bearer token, as `X-Write-Key`, or as `writeKey` in the body. A site's write key is
-public and good for pixel events only; its secret key is for servers. The answer is 200 when Kafka, or the spool (outbox.py), has
-every event that could be taken, 400 when none could, 401 without a key, 403 for a page that may not report, 413 and 429 for too
-much (limits.py), 503 with Retry-After when neither has it.
+routes.py has their paths. The key comes as basic-auth user name, as bearer token, as `X-Write-Key`, or as `writeKey` in the body. A
+site's write key is public and good for pixel events only; its secret key is for servers. The answer is 200 when Kafka, or the spool
+(outbox.py), has every event that could be taken, 400 when none could, 401 without a key, 403 for a page that may not report, 413
+and 429 for too much (limits.py), 503 with Retry-After when neither has it.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ import structlog
 from aiohttp import web
 
 from app import erasure, forget, formats, intake, metrics, proxies, topics, traffic
-from app.collector import clients, cookies, cors, limits
+from app.collector import clients, cookies, cors, limits, openapi, routes
 from app.collector.door import NO_HEADERS, Taken, as_json, problem
 from app.collector.outbox import Outbox
 from app.collector.pixel import Script
@@ -82,20 +82,28 @@ class Collector:
         app = web.Application(
             client_max_size=self.settings.collector.max_body, middlewares=[self._cors, self._answered]
         )
-        app.router.add_post("/v1/events", self.own)
-        for name in (*clients.CALLS, *clients.SHORT):
-            app.router.add_post(f"/v1/{name}", self.segment)
-        for name in clients.CALLS:
-            app.router.add_post(f"/api/s/{name}", self.segment)
-            app.router.add_post(f"/api/s/s2s/{name}", self.segment)
-        app.router.add_get("/v1/projects/{key}/settings", self.segment_settings)
-        app.router.add_post("/v1/forget", self.forget)
-        Script(self.settings.collector.script).add_to(app, "/v1")
-        app.router.add_get("/healthz", self.healthz)
-        app.router.add_get("/readyz", self.readyz)
-        app.router.add_get("/metrics", metrics.page)
+        tee, script = Tee(self), Script.of(self.settings.collector)
+        handlers: dict[routes.Does, Handler] = {
+            "own": self.own,
+            "segment": self.segment,
+            "servers": self.servers,
+            "segment_settings": self.segment_settings,
+            "gtag": tee.gtag,
+            "measurement_protocol": tee.measurement_protocol,
+            "forget": self.forget,
+            "script": script.serve,
+            "openapi": self.openapi,
+            "healthz": self.healthz,
+            "readyz": self.readyz,
+            "metrics": metrics.page,
+        }
+        for method, path, does in routes.of(self.settings.collector):
+            if method == "GET":
+                app.router.add_get(path, handlers[does], allow_head=does != "gtag")
+            else:
+                app.router.add_post(path, handlers[does])
         app.cleanup_ctx.append(self._kafka)
-        Tee(self).add_to(app)
+        app.cleanup_ctx.append(tee.run)
         return app
 
     async def _kafka(self, _app: web.Application) -> Any:
@@ -110,6 +118,9 @@ class Collector:
 
     async def segment(self, request: web.Request) -> web.Response:
         return await self._take(request, "segment", clients.call_of(request.path))
+
+    async def servers(self, request: web.Request) -> web.Response:
+        return await self._take(request, "segment", clients.call_of(request.path), servers_only=True)
 
     async def segment_settings(self, request: web.Request) -> web.Response:
         key = self._known(request.match_info["key"])
@@ -137,6 +148,9 @@ class Collector:
             return problem(503, "kafka_unavailable", "", "try again", {"Retry-After": RETRY_AFTER})
         return as_json({"success": True, **forget.answer(asked, entries, self.settings)})
 
+    async def openapi(self, _request: web.Request) -> web.Response:
+        return as_json(openapi.document(self.settings.collector), headers={"Cache-Control": "max-age=300"})
+
     async def healthz(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
@@ -148,7 +162,9 @@ class Collector:
 
     # -- one request
 
-    async def _take(self, request: web.Request, format_name: str, call: str | None) -> web.Response:
+    async def _take(
+        self, request: web.Request, format_name: str, call: str | None, *, servers_only: bool = False
+    ) -> web.Response:
         key = self._key(request, None)
         if not (key and key.secret) and (answer := self.turned_away(request)) is not None:
             return answer
@@ -159,7 +175,7 @@ class Collector:
         key = key or self._key(request, body)
         if key is None:
             return self.refuse(request, 401, "no_key", "writeKey", "is missing or not known")
-        if request.path.startswith("/api/s/s2s/") and not key.secret:
+        if servers_only and not key.secret:
             return self.refuse(request, 403, "no_key", "writeKey", "must be the site's secret key for server events")
         if isinstance(body, dict):
             body.pop("writeKey", None)

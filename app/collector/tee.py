@@ -260,16 +260,11 @@ class Tee:
         }
         self._relays: dict[str, Relay] = {}
 
-    def add_to(self, app: web.Application) -> None:
-        """The routes, where there is a stream; and the relays for as long as the application runs."""
+    async def run(self, _app: web.Application) -> AsyncIterator[None]:
+        """The relays, for as long as the application runs."""
         if not self._streams:
+            yield
             return
-        app.router.add_get("/g/collect", self.gtag, allow_head=False)
-        app.router.add_post("/g/collect", self.gtag)
-        app.router.add_post("/mp/collect", self.measurement_protocol)
-        app.cleanup_ctx.append(self._run)
-
-    async def _run(self, _app: web.Application) -> AsyncIterator[None]:
         async with aiohttp.ClientSession(
             cookie_jar=aiohttp.DummyCookieJar(), connector=aiohttp.TCPConnector(limit=0)
         ) as session:
