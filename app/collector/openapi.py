@@ -3,9 +3,10 @@
 docs/openapi.json is made of it, with the routes as they are by default.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, NotRequired
 
+import orjson
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
@@ -75,7 +76,7 @@ class Forgotten(TypedDict):
 class Forget(TypedDict, total=False):
     """Who is meant; each identifier one value or a list of them."""
 
-    country: str
+    country: Annotated[str, Field(pattern="^[A-Za-z]{2}$")]
     ids: dict[str, Any]
     withdraw: Annotated[bool, _doc("Consent is withdrawn; what was received stays until it ages out")]
     dry_run: bool
@@ -91,7 +92,7 @@ _KEYS: Json = {
     "keyAsHeader": {"type": "apiKey", "in": "header", "name": "X-Write-Key", "description": "Also `<site>:<key>`"},
 }
 _ANY_KEY: list[Json] = [{name: []} for name in _KEYS]
-_IN_BODY: Json = {"writeKey": {"type": "string", "description": "The key, where no header has it"}}
+_IN_BODY: Json = {"writeKey": {"description": "The key, where no header has it"}}
 _STATUS = {
     "200": "Kafka, or this machine's disk, has every event that could be taken",
     "204": "As Google answers",
@@ -121,16 +122,32 @@ def document(collector: Collector) -> Json:
         if parameters := [_path_part(part) for part in ("key", "version") if f"{{{part}}}" in path]:
             told["parameters"] = [*parameters, *told.get("parameters", [])]
         paths.setdefault(path, {})[method.lower()] = told
+    responses = _once(one for path in paths.values() for one in path.values())
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "capistream collector",
             "version": "1",
-            "description": "Where browsers (with a site's public write key) and back ends (with its secret key) report events.",
+            "description": "Where browsers (with a site's public write key) and back ends (with its secret key) report events. "
+            "More is taken than these schemas say (null for what is missing, numbers for texts), and some of what they allow is "
+            "refused for what no schema can say: an id that looks like an e-mail address, a time in the future, a value without "
+            "currency.",
         },
         "paths": paths,
-        "components": {"schemas": schemas, "securitySchemes": _KEYS},
+        "components": {"schemas": schemas, "responses": responses, "securitySchemes": _KEYS},
     }
+
+
+def _once(operations: Iterable[Json]) -> Json:
+    """Each answer that several operations give, by its name; they refer to it."""
+    names: dict[bytes, str] = {}
+    for operation in operations:
+        for status, answer in operation["responses"].items():
+            text = orjson.dumps([status, answer])
+            taken = sum(name.startswith(f"answer{status}") for name in names.values())
+            name = names.setdefault(text, f"answer{status}{'abcdefgh'[taken]}")
+            operation["responses"][status] = {"$ref": f"#/components/responses/{name}"}
+    return {name: orjson.loads(text)[1] for text, name in names.items()}
 
 
 def _operation(does: Does, path: str) -> Json:
@@ -196,17 +213,33 @@ def _own() -> Json:
 
 
 def _segment(call: str) -> Json:
-    one: Json = {
-        "type": "object",
-        "properties": {**_IN_BODY, "messageId": {"type": "string"}, "properties": {"type": "object"}},
-    }
-    if call == "track":
-        one["required"] = ["event"]
-        one["properties"]["event"] = {"type": "string"}
-    if call != "batch":
+    if call == "batch":
+        many = {"type": "array", "items": _one_of_a_batch(), "minItems": 1, "maxItems": MAX_EVENTS}
+        return {"type": "object", "required": ["batch"], "properties": {**_IN_BODY, "batch": many}}
+    one: Json = {"type": "object", "properties": {**_IN_BODY}}
+    if call in ("identify", "group", "alias"):  # they report nothing to deliver, and nobody looks into them
         return one
-    many = {"type": "array", "items": {"type": "object"}, "minItems": 1, "maxItems": MAX_EVENTS}
-    return {"type": "object", "required": ["batch"], "properties": {**_IN_BODY, "batch": many}}
+    one["properties"] |= _CALL
+    one["required"] = ["messageId"]
+    if call == "track":
+        one["properties"] |= {"event": {"type": "string", "minLength": 1, "description": "Its name"}}
+        one["required"].append("event")
+    return one
+
+
+_CALL: Json = {
+    "messageId": {
+        "type": "string",
+        "minLength": 1,
+        "description": "Its id, where the properties have none: docs/clients.md",
+    },
+    "properties": {"type": ["object", "null"]},
+}
+
+
+def _one_of_a_batch() -> Json:
+    kinds = ["track", "page", "screen", "identify", "group", "alias"]
+    return {"type": "object", "required": ["type"], "properties": {"type": {"enum": kinds}, **_CALL}}
 
 
 def _forget() -> Json:
@@ -258,7 +291,7 @@ def _query(name: str, text: str) -> Json:
 
 
 def _path_part(name: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}}
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
 
 
 _NO_SIGNS = str.maketrans(dict.fromkeys("/{}.-~", "_"))

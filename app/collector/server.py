@@ -179,6 +179,8 @@ class Collector:
             return self.refuse(request, 403, "no_key", "writeKey", "must be the site's secret key for server events")
         if isinstance(body, dict):
             body.pop("writeKey", None)
+            if key.secret:
+                body.pop("decided", None)  # of a browser's cookies; a server has none
             if call not in (None, "batch"):
                 body.setdefault("type", call)
         if key.secret:
