@@ -26,8 +26,11 @@ class Taken:
 class Door(Protocol):
     settings: Settings
 
-    def turned_away(self, request: web.Request) -> web.Response | None:
-        """The answer to a browser that may not send now, or not from there: 429 or 403. None: go on."""
+    def too_fast(self, request: web.Request) -> web.Response | None:
+        """429 for an address that has sent too much; None: go on. Whoever has a secret key goes on."""
+
+    def stranger(self, request: web.Request) -> web.Response | None:
+        """403 for a page that may not report; None: go on."""
 
     def refuse(self, request: web.Request, status: int, reason: str, field: str, detail: str) -> web.Response:
         """The answer, counted, and charged to whoever asked."""

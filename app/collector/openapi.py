@@ -164,12 +164,12 @@ def _operation(does: Does, path: str) -> Json:
     if does == "measurement_protocol":
         body = {"type": "object", "required": ["events"], "properties": {"events": {"type": "array"}}}
         return _said(
-            "GA4's Measurement Protocol", {"204": None, "400": "Either", **_problems("401", "404", "503")}, body
+            "GA4's Measurement Protocol", {"204": None, "400": "Either", **_problems("401", "404", "429", "503")}, body
         ) | {"parameters": [_query("measurement_id", ""), _query("api_secret", "Of `[collector.ga4]`")]}
     if does == "forget":
         return _said(
             "Forget a person",
-            {"200": "Forgotten", "400": "Problem", **_problems("401", "403", "503")},
+            {"200": "Forgotten", "400": "Problem", **_problems("401", "403", "429", "503")},
             _forget(),
         ) | {"security": _ANY_KEY}
     if does == "segment_settings":

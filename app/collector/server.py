@@ -131,6 +131,8 @@ class Collector:
 
     async def forget(self, request: web.Request) -> web.Response:
         """Entries for the key's site. What is clear is hashed here, and nothing of it is in the answer, nor in any log."""
+        if (answer := self.too_fast(request)) is not None:
+            return answer
         try:
             body = parse(await request.read())
             key = self._key(request, body)
@@ -165,18 +167,19 @@ class Collector:
     async def _take(
         self, request: web.Request, format_name: str, call: str | None, *, servers_only: bool = False
     ) -> web.Response:
-        key = self._key(request, None)
-        if not (key and key.secret) and (answer := self.turned_away(request)) is not None:
+        if (answer := self.too_fast(request)) is not None:
             return answer
         try:
             body = parse(await request.read())
         except BadEvent as exc:
             return self.refuse(request, 400, exc.reason, exc.field, exc.detail)
-        key = key or self._key(request, body)
+        key = self._key(request, body)
         if key is None:
             return self.refuse(request, 401, "no_key", "writeKey", "is missing or not known")
         if servers_only and not key.secret:
             return self.refuse(request, 403, "no_key", "writeKey", "must be the site's secret key for server events")
+        if not key.secret and (answer := self.stranger(request)) is not None:
+            return answer
         if isinstance(body, dict):
             body.pop("writeKey", None)
             if key.secret:
@@ -194,15 +197,19 @@ class Collector:
             response.headers.extend(("Set-Cookie", one) for one in given)
         return response
 
-    def turned_away(self, request: web.Request) -> web.Response | None:
-        if wait := self._buckets.wait(self._client(request)):
-            metrics.REFUSED.labels("too_fast").inc()
-            return problem(429, "too_fast", "", "too many events from this address", {"Retry-After": str(wait)})
-        if cors.stranger(request.headers, self.settings.collector.origins):
-            return self.refuse(
-                request, 403, "origin_not_allowed", "", "this page's origin is none of those that may report"
-            )
-        return None
+    def too_fast(self, request: web.Request) -> web.Response | None:
+        key = self._key(request, None)
+        if (key and key.secret) or not (wait := self._buckets.wait(self._client(request))):
+            return None
+        metrics.REFUSED.labels("too_fast").inc()
+        return problem(429, "too_fast", "", "too many events from this address", {"Retry-After": str(wait)})
+
+    def stranger(self, request: web.Request) -> web.Response | None:
+        if not cors.stranger(request.headers, self.settings.collector.origins):
+            return None
+        return self.refuse(
+            request, 403, "origin_not_allowed", "", "this page's origin is none of those that may report"
+        )
 
     def refuse(self, request: web.Request, status: int, reason: str, field: str, detail: str) -> web.Response:
         metrics.REFUSED.labels(reason).inc()

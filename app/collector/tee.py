@@ -273,7 +273,7 @@ class Tee:
             await asyncio.gather(*(relay.stop() for relay in self._relays.values()))
 
     async def gtag(self, request: web.Request) -> web.Response:
-        if (answer := self._door.turned_away(request)) is not None:
+        if (answer := self._door.too_fast(request) or self._door.stranger(request)) is not None:
             return answer
         query, body = _query(request), await request.read()
         hit = {"query": query, "lines": body.decode(errors="replace")}
@@ -295,6 +295,8 @@ class Tee:
         return await self._keep(taken, name, stream.copies, relayed=relayed)
 
     async def measurement_protocol(self, request: web.Request) -> web.Response:
+        if (answer := self._door.too_fast(request)) is not None:
+            return answer
         query, body, headers = _query(request), await request.read(), request.headers
         given = request.query
         name = _only([*given.getall("measurement_id", []), *given.getall("firebase_app_id", [])])

@@ -240,3 +240,15 @@ async def test_an_address_that_sends_too_fast_waits_and_others_do_not(place, pat
     assert 1 <= int(headers["retry-after"]) <= 3
     assert (await raw(place, post(OWN, EVENT, "X-Forwarded-For: 198.51.100.99")))[0] == 200
     assert (await raw(place, post(OWN, EVENT, from_there, key=SECRET_KEY)))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "client"), [("/v1/forget", "198.51.100.3"), (PROTOCOL[:-1], "198.51.100.4"), (OWN, "198.51.100.5")]
+)
+async def test_whoever_guesses_keys_has_to_wait(place, path, client):
+    answers = [
+        (await raw(place, post(path, b"{}", f"X-Forwarded-For: {client}", key=f"guess-{n}")))[0] for n in range(25)
+    ]
+
+    assert set(answers[:15]) == {401}
+    assert answers[-1] == 429
