@@ -11,13 +11,14 @@ have joined in time, and one that comes first gets a whole window from the log's
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterable, Sequence
 
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from app import acls, bus, metrics
+from app import acls, bus, clock, metrics, topics
 from app.collector.spool import Entry, Spool
 from app.errors import CapistreamError, Unavailable
 from app.intake import Rows
@@ -32,6 +33,10 @@ LAST_WORDS = 5.0  # seconds for the producer to stop: what is in it was answered
 AGAIN = (
     0.2  # seconds between tries. With that a spool is on its way again before the log's clock goes on (clock.SETTLE)
 )
+TELL = 1.0  # seconds between two words to the log's clock
+BEHIND = (
+    3_000  # milliseconds by which rows in the spool are out of order: some waited for Kafka before, and for the disk
+)
 FIRST, MANY = 100, 2_000  # rows that are tried at once while Kafka is away, and after it took some
 
 
@@ -44,6 +49,7 @@ class Outbox:
         self._away = False  # Kafka did not take what the spool has
         self._begun = False
         self._filled = asyncio.Event()
+        self._oldest: int | None = None  # receipt of the oldest row in the file that drains, about
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -171,6 +177,7 @@ class Outbox:
                     self._filled.clear()
                     continue
                 segment, entries = found
+                self._oldest = min((row[2] for _, _, row in entries), default=0) - BEHIND
                 await self._drain_all(entries)
                 await self._spool.done(segment)
             except OSError as exc:
@@ -178,6 +185,7 @@ class Outbox:
                 await asyncio.sleep(1)
             else:
                 if self._spool.empty:
+                    self._oldest = None
                     log.warning("collector.drained")
 
     async def _drain_all(self, entries: list[Entry]) -> None:
@@ -193,10 +201,16 @@ class Outbox:
                 await asyncio.sleep(AGAIN)
 
     async def _tell(self) -> None:
+        """How the spool is, to the metrics, and to the log's clock as long as that has to wait for us."""
         assert self._spool is not None
+        topic, told = topics.names(self._settings).clock, False
         while True:
             self._spool.tell()
-            await asyncio.sleep(1)
+            if not self._away and (told or self._oldest is not None):
+                now, told = int(time.time() * 1000), self._oldest is not None
+                row = (None, clock.told_by_spool(self._spool.name, self._oldest, now), now)
+                await self._send([(topic, 0, row)], SPOOL_AFTER)
+            await asyncio.sleep(TELL)
 
 
 def _acknowledged(sent: Iterable["asyncio.Future[object]"], count: int) -> list[bool]:

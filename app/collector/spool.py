@@ -127,6 +127,11 @@ class Spool:
     # -- what there is
 
     @property
+    def name(self) -> str:
+        """Of this process's part; nobody else has it."""
+        return self._own.name
+
+    @property
     def rows(self) -> int:
         return sum(one.rows for one in self._segments)
 

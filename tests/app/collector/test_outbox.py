@@ -3,10 +3,17 @@
 import signal
 import time
 
+import orjson
 import pytest
 
+from app import records, topics
+from app.collector import outbox
+from app.collector.outbox import Outbox
+from app.collector.spool import Spool
+from app.intake import Row
 from app.kafka import Kafka
-from tests.app.collector.running import Running, names, running, wait_for
+from app.settings import parse
+from tests.app.collector.running import CONFIG, Running, names, running, wait_for
 from tests.collecting import WRITE_KEY
 
 pytestmark = pytest.mark.fault
@@ -102,3 +109,38 @@ async def test_without_a_spool_it_answers_503(broker, prefix, tmp_path):
         finally:
             broker.start()
         await wait_for(one.ready)
+
+
+async def test_the_logs_clock_waits_while_a_spool_is_sent_and_goes_on_after_it(kafka, prefix, tmp_path, monkeypatch):
+    monkeypatch.setattr(outbox, "TELL", 0.01)
+    more = f'spool = "{tmp_path}/spool"'
+    text = CONFIG.format(brokers=kafka.brokers, prefix=prefix, write_key=WRITE_KEY, port=1, more=more)
+    settings = parse(text)
+    left = Spool(tmp_path / "spool", 1 << 30)
+    await left.start()
+    for n in range(5):
+        rows: list[Row] = [(b"k", b'{"n":%d}' % n, 1_700_000_000_000 + n) for n in range(2_000 * n, 2_000 * (n + 1))]
+        assert await left.put({(topics.names(settings).events, 0): rows}) is None
+    await left.stop()
+
+    one = Outbox(settings)
+    await one.start()
+
+    async def told() -> list[int | None]:
+        async with records.reader(settings) as reader:
+            words = [orjson.loads(row.value) async for row in records.everything(reader, f"{prefix}.clock", [0])]
+        return [mark for word in words for mark in word["spools"].values()]
+
+    async def released() -> bool:
+        return None in await told()
+
+    try:
+        await wait_for(released)
+    finally:
+        await one.stop()
+    marks = await told()
+    assert marks[-1] is None
+    assert set(marks[:-1]) == {1_700_000_000_000 - outbox.BEHIND}
+    async with records.reader(settings) as reader:
+        found = [orjson.loads(row.value)["n"] async for row in records.everything(reader, f"{prefix}.events", [0])]
+    assert sorted(set(found)) == list(range(10_000))
