@@ -86,13 +86,12 @@ class Outbox:
         entries = [(topic, p, row) for (topic, p), some in rows.items() for row in some]
         if self._spool is None:
             return not await self._send(entries, KAFKA_PATIENCE)
-        spool = self._spool
-        if (not self._away or spool.empty) and not await self._send(entries, SPOOL_AFTER):
+        if not self._known_away and not await self._send(entries, SPOOL_AFTER):
             return True
         if not self._away:
             log.warning("collector.spools")
         self._away = True
-        refusal = await spool.put(rows)
+        refusal = await self._spool.put(rows)
         self._filled.set()
         return refusal is None
 
@@ -100,7 +99,7 @@ class Outbox:
         """Why nothing can be taken now; empty when it can."""
         producer = self._producer
         try:
-            if producer is not None and not self._away:
+            if producer is not None and not self._known_away:
                 await asyncio.wait_for(producer.client.fetch_all_metadata(), 3)
                 return ""
         except (KafkaError, TimeoutError):
@@ -108,6 +107,11 @@ class Outbox:
         if self._spool is None:
             return "Kafka does not answer"
         return "Kafka does not answer, and the spool is full" if self._spool.full else ""
+
+    @property
+    def _known_away(self) -> bool:
+        # an empty spool has nothing to find out with that Kafka is back
+        return self._away and self._spool is not None and not self._spool.empty
 
     # -- Kafka
 

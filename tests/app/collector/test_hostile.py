@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 import orjson
 import pytest
 import pytest_asyncio
+from aiohttp import web
 
 from app.collector import limits
-from tests.collecting import SECRET_KEY, WRITE_KEY, Place, collecting
+from tests.collecting import SECRET_KEY, WRITE_KEY, Place, collecting, serving
 
 pytestmark = [pytest.mark.fault, pytest.mark.asyncio(loop_scope="module")]
 
@@ -213,6 +214,17 @@ async def test_a_body_that_does_not_come_is_not_waited_for(place, monkeypatch):
     status, _, answer = await raw(place, post(OWN, b"").replace(b"Content-Length: 0", b"Content-Length: 100"))
 
     assert (status, orjson.loads(answer)["code"]) == (408, "too_slow")
+
+
+@pytest.mark.parametrize("begun", [b"", b"POST /v1/events HTTP/1.1\r\nHost: x\r\nX-Wr"])
+async def test_a_connection_without_a_request_is_closed(monkeypatch, begun):
+    monkeypatch.setattr(limits, "IDLE", 0.3)
+    async with serving(web.Application(), limits.runner) as url:
+        reader, writer = await asyncio.open_connection(urlsplit(url).hostname, urlsplit(url).port)
+        writer.write(begun)
+
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
 
 
 @pytest.mark.parametrize("path", [OWN, SEGMENT, GTAG])
