@@ -49,7 +49,7 @@ class Door(Protocol):
         """
 
     async def keep(self, taken: Taken) -> web.Response:
-        """Write it. 200 when Kafka has all that could be taken, 400 when nothing could, 503 when Kafka does not answer."""
+        """Write it. 200 when Kafka or the spool has all that could be taken, 400 when nothing could, 503 when neither has it."""
 
 
 def as_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

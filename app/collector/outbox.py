@@ -144,7 +144,7 @@ class Outbox:
                 await asyncio.sleep(AGAIN)
 
     async def _send(self, entries: Sequence[Entry], patience: float) -> list[Entry]:
-        """Those that Kafka did not acknowledge in time. Some of them may still arrive."""
+        """Those that Kafka did not acknowledge in time. Some of them may arrive nevertheless."""
         producer = self._producer
         if producer is None:
             return list(entries)
