@@ -1,6 +1,6 @@
 """What our principals have to be allowed to do on Kafka: `capistream topics acls` prints it, a start checks it.
 
-    collector   takes events in: it can write three topics and read nothing
+    collector   takes events in: it can write three topics, four with a spool, and read nothing
     worker      does the work, and may create topics where the settings let it
     view        looks, and changes nothing: `destinations list`, `dead list`, `compare`, `reconcile`
     operator    gives the commands that change something; plans and makes topics
@@ -50,7 +50,10 @@ def wanted(settings: Settings, role: Role) -> dict[str, frozenset[str]]:
     tables = [topic for topic in ours if topic.startswith(f"{name.prefix}-")]
     sources = [source.topic for source in settings.sources.values()]
     rows: Mapping[Role, list[tuple[Iterable[str], str]]] = {
-        "collector": [([name.events, name.dead, name.people], "Write")],
+        # with a spool it tells the log's clock to wait
+        "collector": [
+            ([name.events, name.dead, name.people, *([name.clock] if settings.collector.spool else [])], "Write")
+        ],
         "worker": [
             ([*sources, name.people], "Read"),
             ([name.events, name.clock, name.control, *to, *tables], "Read Write"),

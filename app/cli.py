@@ -90,15 +90,25 @@ def worker(config: Path | None, web_port: int | None, backfill: bool) -> None:
 
 @main.command()
 @_config
+@click.option("--processes", type=click.IntRange(1, 64), help="How many share the port; default collector.processes.")
+@click.option("--one-of-several", is_flag=True, hidden=True, help="Started by the parent of several.")
 @_plainly
-def collect(config: Path | None) -> None:
+def collect(config: Path | None, processes: int | None, one_of_several: bool) -> None:
     """Run the collector: HTTP in, Kafka out."""
     from app import log, settings
-    from app.collector import server
+    from app.collector import server, several
     from app.loop import run
 
     log.setup()
-    run(server.serve(settings.load(config)))
+    loaded = settings.load(config)
+    count = processes or loaded.collector.processes
+    if one_of_several or count == 1:
+        run(server.serve(loaded, share_port=one_of_several))
+        return
+    named = ["--config", str(config)] if config else []
+    run(
+        several.serve(loaded.collector, [sys.executable, "-m", "app.cli", "collect", "--one-of-several", *named], count)
+    )
 
 
 @main.command()
@@ -120,7 +130,7 @@ def pixel(config: Path | None, site: str | None, base: str, versioned: bool) -> 
     name = site or (next(iter(loaded.sites)) if len(loaded.sites) == 1 else "")
     if name not in loaded.sites:
         raise CapistreamError(f"--site: one of {', '.join(loaded.sites) or 'none: the configuration has no site'}")
-    script = Script(loaded.collector.script)
+    script = Script.of(loaded.collector)
     click.echo(script.snippet(base, loaded.sites[name].write_key, versioned=versioned))
 
 
