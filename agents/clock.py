@@ -69,6 +69,8 @@ class Clock:
             except asyncio.CancelledError:
                 raise
             except BaseException as exc:
+                if app.should_stop:
+                    return  # its consumer stopped in the middle of the round
                 log.exception("clock.failed")
                 die("the clock failed", error=type(exc).__name__)
             else:

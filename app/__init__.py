@@ -18,6 +18,8 @@ Read in this order:
     erasure.py     who is forgotten: what that reaches, and what remains how long (forget.py reads and writes)
     control.py     orders to pause and resume; letters.py and destinations.py: what people do about what is not delivered
     compare.py     what another system sends (exports.py reads it) against what we would: for moving over
+    orders.py      a shop's own list of orders; reconcile.py: what became of each of them at a destination
+    match.py       by what platforms can find the people of our events
     doctor/        is everything as all this needs it?
     collector/     HTTP in     view/  pages     sandbox/  platforms to test against     demo/  all of it on one machine
 

@@ -1,8 +1,8 @@
 """What our principals have to be allowed to do on Kafka: `capistream topics acls` prints it, a start checks it.
 
-    collector   takes events in: it can write three topics and read nothing
+    collector   takes events in: it can write three topics, four with a spool, and read nothing
     worker      does the work, and may create topics where the settings let it
-    view        looks, and changes nothing: `destinations list`, `dead list`, `compare`
+    view        looks, and changes nothing: `destinations list`, `dead list`, `compare`, `reconcile`
     operator    gives the commands that change something; plans and makes topics
 
 Kafka's operations and what they imply: https://kafka.apache.org/documentation/#security_authz. Write and Read imply Describe. An
@@ -50,15 +50,18 @@ def wanted(settings: Settings, role: Role) -> dict[str, frozenset[str]]:
     tables = [topic for topic in ours if topic.startswith(f"{name.prefix}-")]
     sources = [source.topic for source in settings.sources.values()]
     rows: Mapping[Role, list[tuple[Iterable[str], str]]] = {
-        "collector": [([name.events, name.dead, name.people], "Write")],
+        # with a spool it tells the log's clock to wait
+        "collector": [
+            ([name.events, name.dead, name.people, *([name.clock] if settings.collector.spool else [])], "Write")
+        ],
         "worker": [
             ([*sources, name.people], "Read"),
             ([name.events, name.clock, name.control, *to, *tables], "Read Write"),
-            ([name.conversions, name.dead, name.trace, name.audit], "Read Write"),  # its pages show them
-            ([name.receipts], "Write"),
+            ([name.conversions, name.receipts, name.dead, name.trace, name.audit], "Read Write"),  # its pages show them
         ],
         "view": [
             ([name.conversions, name.dead, name.control, name.receipts, name.trace, *to, *sources], "Read"),
+            ([name.changelog("seen")], "Read"),
         ],
         "operator": [
             ([name.conversions, *sources], "Read"),

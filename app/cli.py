@@ -90,15 +90,25 @@ def worker(config: Path | None, web_port: int | None, backfill: bool) -> None:
 
 @main.command()
 @_config
+@click.option("--processes", type=click.IntRange(1, 64), help="How many share the port; default collector.processes.")
+@click.option("--one-of-several", is_flag=True, hidden=True, help="Started by the parent of several.")
 @_plainly
-def collect(config: Path | None) -> None:
+def collect(config: Path | None, processes: int | None, one_of_several: bool) -> None:
     """Run the collector: HTTP in, Kafka out."""
     from app import log, settings
-    from app.collector import server
+    from app.collector import server, several
     from app.loop import run
 
     log.setup()
-    run(server.serve(settings.load(config)))
+    loaded = settings.load(config)
+    count = processes or loaded.collector.processes
+    if one_of_several or count == 1:
+        run(server.serve(loaded, share_port=one_of_several))
+        return
+    named = ["--config", str(config)] if config else []
+    run(
+        several.serve(loaded.collector, [sys.executable, "-m", "app.cli", "collect", "--one-of-several", *named], count)
+    )
 
 
 @main.command()
@@ -120,7 +130,7 @@ def pixel(config: Path | None, site: str | None, base: str, versioned: bool) -> 
     name = site or (next(iter(loaded.sites)) if len(loaded.sites) == 1 else "")
     if name not in loaded.sites:
         raise CapistreamError(f"--site: one of {', '.join(loaded.sites) or 'none: the configuration has no site'}")
-    script = Script(loaded.collector.script)
+    script = Script.of(loaded.collector)
     click.echo(script.snippet(base, loaded.sites[name].write_key, versioned=versioned))
 
 
@@ -304,6 +314,81 @@ def compare(
     else:
         click.echo("\n".join(comparing.for_people(report, export, show)))
     sys.exit(1 if comparing.differs(report, export) else 0)
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, path_type=Path, allow_dash=True))
+@_config
+@click.option("--to", "name", required=True, metavar="NAME", help="The destination whose deliveries are looked at.")
+@click.option(
+    "--tz",
+    "time_zone",
+    default="UTC",
+    show_default=True,
+    metavar="ZONE",
+    help="Of the days, and of times without a zone: Europe/Berlin.",
+)
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="FIELD=COLUMN",
+    help="Which column is order_id, time, value or currency; else by its name.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 100),
+    default=90,
+    show_default=True,
+    metavar="PERCENT",
+    help="Exit 1 where the destination has less of what it should have: on one day, or of all.",
+)
+@click.option("--class", "kind", default="", metavar="CLASS", help="Print the orders of this class, and nothing else.")
+@click.option(
+    "--show", type=click.IntRange(min=0), default=5, show_default=True, help="How many of each class are printed."
+)
+@click.option("--json", "as_json", is_flag=True, help="First line: the numbers. Then a line for each order.")
+@_plainly
+def reconcile(
+    file: Path,
+    config: Path | None,
+    name: str,
+    time_zone: str,
+    columns: tuple[str, ...],
+    threshold: float,
+    kind: str,
+    show: int,
+    as_json: bool,
+) -> None:
+    """What became of each order of FILE, the shop's own list as CSV (- for standard input), at destination NAME.
+
+    Each order is in one class: delivered, differs, pending, never_received, pixel_only, held_by_consent, bot_or_test, too_old,
+    rejected, left_out, unknown. Orders are found by their number, which pixel and server report as transaction id. Only the
+    columns named above are read; rows that cannot be used are told on stderr.
+    """
+    from app import control, destinations, exports, orders, settings
+    from app import reconcile as reconciling
+
+    loaded = settings.load(config)
+    destinations.known(loaded, (name,))
+    if kind and kind not in reconciling.CLASSES:
+        raise CapistreamError(f"--class: one of {', '.join(reconciling.CLASSES)}")
+    listed = orders.read(_bytes_of(file), exports.columns(columns), exports.zone(time_zone, "--tz") or "UTC")
+    for line in listed.complaints():
+        click.secho(line, err=True, fg="red")
+    if not listed.orders:
+        raise CapistreamError("there is no order in this list")
+    with _bar() as bar:
+        task = bar.add_task("reading", total=None)
+        known = asyncio.run(reconciling.read(loaded, name, listed, lambda: bar.advance(task, 1000)))
+    report = reconciling.report(loaded, name, listed, known, control.now(), threshold)
+    if as_json:
+        click.echo(orjson.dumps(report.summary))
+        for one in report.of(kind):
+            click.echo(orjson.dumps(one.as_json()))
+    else:
+        click.echo("\n".join(reconciling.for_people(report, kind, show)))
+    sys.exit(1 if report.alert else 0)
 
 
 def _bytes_of(file: Path) -> bytes:

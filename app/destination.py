@@ -1,7 +1,7 @@
 """What every destination can be told; each sink adds settings of its own."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal, Self, get_type_hints
 
 from pydantic import (
@@ -17,6 +17,7 @@ from typing_extensions import is_typeddict
 
 from app.events import Event
 from app.fields import Expression, Part, Seconds, http_address
+from app.traffic import LABELS, Label
 
 SignalName = Literal["ad_storage", "analytics_storage", "ad_user_data", "ad_personalization"]
 Absent = Literal["require", "assume"]
@@ -185,6 +186,18 @@ class Destination(Part):
     twice, `give_up` may lose it (a dead letter says so)."""
     guard: Guard = Guard()
     """What is too wrong to be sent."""
+    drop: list[Label] | None = None
+    """Labels whose events it does not get: `["bot"]`, with `prefetch` and `internal` as needed; an empty list takes them all.
+    Default: as `[traffic]` says."""
+    _dropped: frozenset[Label] = PrivateAttr(frozenset(LABELS))
+
+    def drop_by_default(self, labels: Collection[Label]) -> None:
+        """What `[traffic]` says."""
+        self._dropped = frozenset(labels)
+
+    @property
+    def dropped(self) -> Collection[Label]:
+        return self._dropped if self.drop is None else self.drop
 
     @field_validator("endpoint")
     @classmethod

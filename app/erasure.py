@@ -111,7 +111,7 @@ class Asked:
 
 
 #: Name in the request, and of the command's option -> kind.
-_NAMES = {
+NAMES = {
     "email": "email",
     "phone": "phone",
     "external_id": "user_id",
@@ -138,14 +138,14 @@ def read(raw: Any, country: str | None = None) -> Asked:
     if not isinstance(ids, Mapping):
         raise BadEvent("wrong_type", "ids", "must be an object")
     for name in raw:
-        if name not in _NAMES:
-            raise BadEvent("unknown_field", "", f"one of {', '.join(_NAMES)}, ids, country, withdraw, dry_run")
+        if name not in NAMES:
+            raise BadEvent("unknown_field", "", f"one of {', '.join(NAMES)}, ids, country, withdraw, dry_run")
     for name in ids:
         if name not in IDS:
             raise BadEvent("unknown_field", "ids", f"one of {', '.join(IDS)}")
     found: list[tuple[str, str]] = []
     for place, kind, values in (
-        *((name, _NAMES[name], values) for name, values in raw.items()),
+        *((name, NAMES[name], values) for name, values in raw.items()),
         *((f"ids.{name}", name, values) for name, values in ids.items()),
     ):
         for value in values if isinstance(values, list) else [values]:

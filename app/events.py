@@ -281,3 +281,9 @@ class Event(TypedDict, total=False):
     tags: dict[str, Tag]
     labels: Annotated[list[str], _doc("bot, prefetch, internal, test; ours: backfill, several_people, hot_id")]
     custom: dict[str, Scalar]
+    unusable: Annotated[
+        dict[str, str],
+        _doc(
+            "Of a copy: fields that its source told of the person and that cannot be used, with the reason, never a value"
+        ),
+    ]

@@ -7,6 +7,7 @@ another capistream's receipts.
 Bodies stay as they are, in memory only: other systems log people in clear, too.
 """
 
+import codecs
 import csv
 import io
 import math
@@ -33,12 +34,14 @@ MAX_DEPTH = 12  # levels of a log's line in which a body is looked for
 
 #: What exports call these, without case and signs. The first that a file has is taken.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "order_id": ("orderid", "transactionid", "ordernumber", "orderno", "order", "transaction", "ecommercetransactionid"),
+    "order_id": ("orderid", "transactionid", "ordernumber", "orderno", "order", "transaction", "ecommercetransactionid",
+                 "incrementid"),
     "event_id": ("eventid", "deduplicationid", "dedupid"),
     "name": ("eventname", "event", "conversionname", "conversionaction"),
     "time": ("eventtime", "eventtimestamp", "conversiontime", "conversiondatetime", "timestamp", "time", "datetime",
-             "createdat", "date"),
-    "value": ("value", "conversionvalue", "revenue", "purchaserevenue", "amount", "total"),
+             "createdat", "date", "orderdate", "purchasedate", "datecreated", "paidat"),
+    "value": ("value", "conversionvalue", "revenue", "purchaserevenue", "amount", "total", "ordertotal", "grandtotal",
+              "totalprice", "orderamount"),
     "currency": ("currency", "currencycode", "conversioncurrency"),
 }  # fmt: skip
 
@@ -100,12 +103,12 @@ def columns(given: Iterable[str]) -> dict[str, str]:
     return named
 
 
-def zone(name: str | None) -> str | None:
+def zone(name: str | None, option: str = "--time-zone") -> str | None:
     """Raises CapistreamError for a time zone that is none."""
     try:
         return ZoneInfo(name).key if name else None
     except (KeyError, ValueError, OSError):
-        raise CapistreamError("--time-zone: an IANA name, for example Europe/Berlin") from None
+        raise CapistreamError(f"{option}: an IANA name, for example Europe/Berlin") from None
 
 
 # JSON
@@ -192,26 +195,65 @@ def at(value: Any, path: str) -> Any:
 
 
 def _csv(text: bytes, columns: Mapping[str, str], zone: str | None) -> Export:
-    try:
-        decoded = text.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise CapistreamError("the file is not UTF-8") from None
-    first = decoded.partition("\n")[0]
-    delimiter = max(",;\t|", key=first.count)
-    reader = csv.reader(io.StringIO(decoded, newline=""), delimiter=delimiter)
-    header = next(reader, [])
-    found = _columns([name.strip() for name in header], columns)
-    export = Export(columns={name: header[index].strip() for name, index in found.items()})
-    for row in reader:
-        if not any(cell.strip() for cell in row):
-            continue
-        said = {name: row[index].strip() for name, index in found.items() if index < len(row)}
-        try:
-            export.sent.append(_sent(said, zone))
-        except BadEvent as exc:
-            column = export.columns.get(exc.field, exc.field)
-            export.unread.append(Unread(reader.line_num, column, exc.detail))
+    export = Export()
+    export.columns, rows = table(decoded(text), columns, zone)
+    for _, one in rows:
+        if isinstance(one, Unread):
+            export.unread.append(one)
+        else:
+            export.sent.append(one)
     return export
+
+
+def decoded(text: bytes, otherwise: str = "") -> str:
+    """UTF-8, or what a spreadsheet calls Unicode text; else the encoding `otherwise`. Raises CapistreamError without one."""
+    try:
+        if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return text.decode("utf-16")
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if otherwise:
+            return text.decode(otherwise, errors="replace")
+        raise CapistreamError("the file is not UTF-8") from None
+
+
+def table(
+    text: str, columns: Mapping[str, str], zone: str | None
+) -> tuple[dict[str, str], Iterator[tuple[int, Sent | Unread]]]:
+    """(our field -> the name of its column, the rows with the number of their line); empty rows are left out.
+
+    The rows raise CapistreamError where the text is no CSV.
+    """
+    first, _, after = text.partition("\n")
+    told = re.fullmatch(r"sep=(.)", first.strip(), re.IGNORECASE)  # a line for spreadsheets, which is no row
+    head = after.partition("\n")[0] if told else first
+    delimiter = told[1] if told else max(",;\t|", key=head.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    if told:
+        next(reader)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+    except csv.Error as exc:
+        raise CapistreamError(f"line {reader.line_num} is no CSV: {exc}") from None
+    found = _columns(header, columns)
+    return {name: header[index] for name, index in found.items()}, _rows(reader, header, found, zone)
+
+
+def _rows(
+    reader: Any, header: Sequence[str], found: Mapping[str, int], zone: str | None
+) -> Iterator[tuple[int, Sent | Unread]]:
+    try:
+        for row in reader:
+            if not any(cell.strip() for cell in row):
+                continue
+            said = {name: row[index].strip() for name, index in found.items() if index < len(row)}
+            try:
+                yield reader.line_num, _sent(said, zone)
+            except BadEvent as exc:
+                column = header[found[exc.field]] if exc.field in found else exc.field
+                yield reader.line_num, Unread(reader.line_num, column, exc.detail)
+    except csv.Error as exc:
+        raise CapistreamError(f"line {reader.line_num} is no CSV: {exc}") from None
 
 
 def _columns(header: Sequence[str], wanted: Mapping[str, str]) -> dict[str, int]:
@@ -263,19 +305,31 @@ def _an_id(value: Any) -> str:
 def _time(value: Any, zone: str | None) -> int | None:
     if value is None or value == "":
         return None
-    # as BigQuery writes it
-    return milliseconds(value if isinstance(value, int | float) else str(value).replace(" UTC", "Z"), "time", zone)
+    if isinstance(value, int | float):
+        return milliseconds(value, "time", zone)
+    text = str(value).replace(" UTC", "Z")  # as BigQuery writes it
+    text = re.sub(r" ([+-]\d\d:?\d\d)$", r"\1", text)  # as Shopify writes a zone
+    if found := _DAY_FIRST.match(text):
+        day, month, year, clock = found.groups()
+        text = f"{year}-{month:0>2}-{day:0>2}" + (f" {clock:0>5}" if clock else "") + text[found.end() :]
+    return milliseconds(text, "time", zone)
+
+
+#: 1.5.2026, 9:05: with dots the day is always the first.
+_DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?:,? (\d{1,2}:\d\d))?")
 
 
 #: 1234.5 and 1,234.50; 1234,5 and 1.234,50
 _POINT = re.compile(r"[+-]?(\d{1,3}(,\d{3})+|\d+)?(\.\d+)?")
 _COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+,\d+|\d+,\d{1,2})")
+#: What stands around an amount, and between its thousands: €, EUR, spaces of any kind, '.
+_MONEY = re.compile(r"^[A-Z]{3}(?=[\s\d+-])|(?<=[\s\d])[A-Z]{3}$|[\s'\N{RIGHT SINGLE QUOTATION MARK}€$£¥]")
 
 
 def _amount(value: Any) -> float | None:
     if value is None or value == "":
         return None
-    text = _text(value)
+    text = _MONEY.sub("", _text(value)).replace("\N{MINUS SIGN}", "-")
     if _COMMA.fullmatch(text):
         text = text.replace(".", "").replace(",", ".")
     try:

@@ -1,4 +1,4 @@
-"""What settings are made of: parts, durations, secrets, expressions."""
+"""What settings are made of: parts, durations, sizes, secrets, expressions."""
 
 import os
 import re
@@ -24,6 +24,20 @@ def _seconds(value: Any) -> Any:
         return float(match[1]) * _UNITS[match[2]]
     if isinstance(value, str | bool):
         raise ValueError("a duration is a number with ms, s, m, h or d, for example 10s")  # noqa: TRY004 (as below)
+    return value
+
+
+_SIZE = r"\s*(\d+)\s*(B|kB|KiB|MB|MiB|GB|GiB)\s*"
+_SIZES = {"B": 1, "kB": 1000, "KiB": 1 << 10, "MB": 10**6, "MiB": 1 << 20, "GB": 10**9, "GiB": 1 << 30}
+
+
+def _bytes(value: Any) -> Any:
+    """`"1GiB"`, `"500MB"` or a number of bytes."""
+    match = re.fullmatch(_SIZE, value, re.ASCII) if isinstance(value, str) else None
+    if match:
+        return int(match[1]) * _SIZES[match[2]]
+    if isinstance(value, str | bool):
+        raise ValueError("a size is a number with B, kB, KiB, MB, MiB, GB or GiB, for example 1GiB")  # noqa: TRY004 (as above)
     return value
 
 
@@ -90,6 +104,13 @@ Seconds = Annotated[
     Field(ge=0, allow_inf_nan=False),
     BeforeValidator(
         _seconds, json_schema_input_type=Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=f"^{_DURATION}$")]
+    ),
+]
+Bytes = Annotated[
+    int,
+    Field(ge=0),
+    BeforeValidator(
+        _bytes, json_schema_input_type=Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=f"^{_SIZE}$")]
     ),
 ]
 Expression = Annotated[str, AfterValidator(_expression)]

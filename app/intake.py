@@ -12,6 +12,7 @@ from app.events import CANONICAL_NAMES, Event, Origin
 from app.formats import Ignored
 from app.normalize import Normalized, Result
 from app.topics import Names
+from app.traffic import LABELS
 
 log = structlog.get_logger()
 
@@ -42,6 +43,9 @@ def collect(
             where, row = event_row(result.event, names, partitions, now)
             rows[where].append(row)
             metrics.COPIES.labels(label(result.event["event_name"]), result.event["source"]).inc()
+            for one in LABELS:
+                if one in result.event.get("labels", ()):
+                    metrics.LABELLED.labels(one).inc()
             for field, reason in result.drops:
                 metrics.FIELDS_DROPPED.labels(field, reason).inc()
         elif isinstance(result, Ignored):

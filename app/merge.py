@@ -50,7 +50,7 @@ _ALWAYS = ("v", "event_id", "event_name", "site", "source", "time", "received")
 
 def content_hash(copy: Event) -> str:
     """Names a copy by what it says, not by when or where it arrived."""
-    said = {k: v for k, v in copy.items() if k not in ("received", "origin", "time")}
+    said = {k: v for k, v in copy.items() if k not in ("received", "origin", "time", "unusable")}
     return hashlib.sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 

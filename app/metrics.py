@@ -1,7 +1,19 @@
 """Every metric, with its unit and what to do about it. docs/metrics.md is generated from here."""
 
+import os
+
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Enum, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Enum,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
 
 RECORDS = Counter("capistream_records_total", "Kafka records finished, by topic", ["topic"])
 UNREAD = Counter(
@@ -33,6 +45,11 @@ IGNORED = Counter(
     "`filter` leaves out (filtered)",
     ["kind"],
 )
+LABELLED = Counter(
+    "capistream_labelled_total",
+    "Copies without a person to tell of, by label: bot, prefetch, internal. `[traffic]` says which of them count",
+    ["label"],
+)
 RELAYED = Counter(
     "capistream_relayed_total",
     "Hits of gtag and of the Measurement Protocol that came to the collector, by measurement id and what became of them at GA4: "
@@ -41,7 +58,27 @@ RELAYED = Counter(
     ["measurement_id", "outcome"],
 )
 RELAY_WAITING = Gauge(
-    "capistream_relay_waiting", "Hits that wait to be handed on to GA4, by measurement id", ["measurement_id"]
+    "capistream_relay_waiting",
+    "Hits that wait to be handed on to GA4, by measurement id",
+    ["measurement_id"],
+    multiprocess_mode="livesum",
+)
+SPOOLED = Counter(
+    "capistream_spooled_total",
+    "Rows that Kafka did not take from a collector, by what became of them: spooled (kept on its disk), drained (Kafka has them "
+    "now), spool_full and spool_failed (answered 503: a bigger `spool_size`, a disk that works)",
+    ["outcome"],
+)
+SPOOL_ROWS = Gauge(
+    "capistream_spool_rows", "Rows on the collector's disk that Kafka does not have yet", multiprocess_mode="livesum"
+)
+SPOOL_BYTES = Gauge(
+    "capistream_spool_bytes", "Bytes of those; each process keeps `spool_size` at most", multiprocess_mode="livesum"
+)
+SPOOL_OLDEST = Gauge(
+    "capistream_spool_oldest_seconds",
+    "Age of the oldest of them; 0: there are none. It grows while Kafka is away; if Kafka is not, the collector's log tells why",
+    multiprocess_mode="livemax",
 )
 FIELDS_DROPPED = Counter(
     "capistream_fields_dropped_total",
@@ -166,5 +203,9 @@ APART = Gauge(
 
 
 async def page(_request: web.Request) -> web.Response:
-    """`/metrics`."""
-    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    """`/metrics`: of this process, or of all that share its folder of numbers (app/collector/several.py)."""
+    registry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from app import browser_ids, formats, identity, reading, redaction, schemas, signals
+from app import browser_ids, formats, identity, proxies, reading, redaction, schemas, signals, traffic
 from app import consent as consenting
 from app.errors import BadEvent, SettingsError
 from app.events import FORMAT_VERSION, OWN_LABELS, SIGNALS, Draft, Event, Json, Origin, Source
@@ -43,6 +43,7 @@ _AMOUNTS = ("value", "tax", "shipping", "discount")
 _ITEM_NUMBERS = ("price", "discount", "quantity")
 _POSTAL_CODE = 10  # characters of the longest, which is grouped like some countries' phone numbers: 07001-1234
 _MOST = 1e15  # of an amount: more is a mistake, and its cents are lost in a float
+_OF_A_PERSON = ("user.", "ids.", "context.ip")
 #: Of commerce: catalogues know these by their digits.
 _CATALOGUE_IDS = ("item_id", "list_id")
 #: The largest whole number that every reader of JSON reads alike.
@@ -61,17 +62,6 @@ _URL_IDS = {
     "msclkid": "msclkid",
     "twclid": "twclid",
 }
-#: Addresses that say nothing about where a person is: private, loopback, link-local, carrier NAT. Unlike `is_private`
-#: this leaves the documentation ranges alone, which examples and tests use.
-_NOT_A_PERSON = tuple(
-    map(
-        ipaddress.ip_network,
-        (
-            *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
-            *("192.168.0.0/16", "224.0.0.0/3", "::/127", "fc00::/7", "fe80::/10", "ff00::/8"),
-        ),
-    )
-)
 _META_MARK = re.compile(r"\.[A-Z][\w-](?:[\w-]{6})?$", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: A field's name as programs write them, and without long numbers: what else stands there may be anybody's name or number.
@@ -97,6 +87,8 @@ class Inlet:
     made_up_id: str = ""  # for events that carry none; without it they are refused
     categories: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of the site's consent manager -> signals
     gpc: bool = False  # the browser said Global Privacy Control with its request
+    prefetch: bool = False  # and that nobody looks at its page yet
+    internal: Sequence[proxies.Network] = ()  # whose people are our own
     redact: Redact = "mask"  # what becomes of personal data in free text
     url: PageUrl = "full"  # how much of page addresses is kept
     encoding: str = "json"  # or registry
@@ -142,6 +134,7 @@ def inlet_of(settings: Settings, name: str, topic: SourceTopic) -> Inlet:
         backfill=topic.backfill,
         categories=settings.sites[topic.site].categories,
         keep=wanted_variants(settings),
+        internal=settings.traffic.networks,
         redact=topic.redact or settings.sites[topic.site].redact,
         url=topic.url or settings.sites[topic.site].url,
         rules=reading.rules(topic.map, topic.filter),
@@ -283,24 +276,33 @@ class _Work:
         event["event_id"] = _event_id(draft, event["event_name"], commerce, self.inlet.made_up_id)
         if "pairs" in draft:
             event["pairs"] = False
+        context = self._context(draft)
         parts = {
             "user": self._user(draft),
-            "context": self._context(draft),
+            "context": context,
             "ids": ids,
             "commerce": commerce,
             "consent": draft.get("consent"),
             "tags": self._tags(draft),
-            "labels": self._labels(draft),
+            "labels": self._labels(draft, context),
             "custom": self._custom(draft.get("custom", {})),
         }
         event.update((name, part) for name, part in parts.items() if part)
+        if lost := {name: why for name, why in self.drops if name.startswith(_OF_A_PERSON)}:
+            event["unusable"] = lost
         if len(orjson.dumps(event)) > MAX_BYTES:
             raise BadEvent("too_large", "", f"larger than {MAX_BYTES} bytes")
         return Normalized(event, tuple(self.drops))  # type: ignore[arg-type]
 
-    def _labels(self, draft: Draft) -> list[str]:
+    def _labels(self, draft: Draft, context: Json) -> list[str]:
         told = {label for one in draft.get("labels", ()) if (label := self._text("labels", one)) is not None}
-        return sorted(told - OWN_LABELS | ({"backfill"} if self.inlet.backfill else set()))
+        found = {
+            "backfill": self.inlet.backfill,
+            "bot": traffic.is_robot(context.get("user_agent", "")),
+            "prefetch": self.inlet.prefetch,
+            "internal": traffic.is_internal(draft.get("context", {}).get("ip", ""), self.inlet.internal),
+        }
+        return sorted(told - OWN_LABELS | {label for label, true in found.items() if true})
 
     def _tags(self, draft: Draft) -> Json:
         found: Json = {}
@@ -547,7 +549,7 @@ class _Work:
                 del context["ip"]
             else:
                 context["ip"] = str(address)
-                if any(address in network for network in _NOT_A_PERSON):
+                if not proxies.of_a_person(str(address)):
                     self.drops.append(("context.ip", "private"))
                     del context["ip"]
         return context

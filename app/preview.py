@@ -78,6 +78,7 @@ def inlet(settings: Settings, source: str | None, format_name: str | None) -> In
         country=settings.sites[site].country,
         categories=settings.sites[site].categories,
         keep=wanted_variants(settings),
+        internal=settings.traffic.networks,
         redact=settings.sites[site].redact,
         url=settings.sites[site].url,
     )

@@ -177,6 +177,12 @@ def places(settings: Settings) -> list[Place]:
             "as those; gone when the folder is",
             "that worker",
         ),
+        *(
+            [Place(f"folder `{settings.collector.spool}`", "what Kafka does not take from a collector, on its machine",
+                   _TOPICS["events"], "until Kafka has it: minutes, as long as it is there", "that collector")]
+            if settings.collector.spool
+            else []
+        ),
         Place("memory of collector and workers", "requests and records that are under way, the only place of clear personal data",
               "clear, until it is hashed", "moments; recent values up to the end of the process"
               + ("; hits that wait for GA4 up to 5 min" if relayed(settings) else ""), "that process"),

@@ -5,6 +5,7 @@ and group memberships of the next run, so on Linux the kernel kills it as soon a
 macOS has no such thing: there a child outlives a parent that was killed, and only that.
 """
 
+import contextlib
 import os
 import random
 import shutil
@@ -41,12 +42,12 @@ _KEEPER = ThreadPoolExecutor(1, "spawn")
 
 
 def spawn(
-    args: Sequence[str], log: Path, env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
+    args: Sequence[str], log: Path | None, env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
 ) -> subprocess.Popen[bytes]:
     """Start a program that ends with us. May be called from any thread, also one that ends soon.
 
-    Its output is appended to `log`, it reads nothing, and Ctrl-C in the terminal reaches us only, so that we can end
-    our children in good order. `env` is added to our own environment, `pass_fds` are open files that it shares with us.
+    Its output is appended to `log`, or goes where ours goes. It reads nothing, and Ctrl-C in the terminal reaches us only, so that
+    we can end our children in good order. `env` is added to our own environment, `pass_fds` are open files that it shares with us.
     """
     program = shutil.which(args[0])
     if program is None:
@@ -60,14 +61,14 @@ def spawn(
 
 
 def _popen(
-    command: list[str], log: Path, env: Mapping[str, str] | None, pass_fds: Sequence[int]
+    command: list[str], log: Path | None, env: Mapping[str, str] | None, pass_fds: Sequence[int]
 ) -> subprocess.Popen[bytes]:
-    with log.open("ab") as output:
+    with log.open("ab") if log else contextlib.nullcontext() as output:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.STDOUT if output else None,
             env={**os.environ, **(env or {})},
             pass_fds=pass_fds,
             start_new_session=True,

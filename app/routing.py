@@ -7,6 +7,7 @@ from app import consent, keys
 from app.destination import Destination
 from app.events import Event
 from app.settings import Settings
+from app.traffic import LABELS
 from sinks import SINKS
 from sinks._base import Sink, is_test
 
@@ -23,10 +24,6 @@ class Route:
     verdict: consent.Verdict | None = field(default=None, repr=False, compare=False)  # where consent was what decided
 
 
-#: Labels whose events no platform gets.
-_NO_PERSON = ("bot", "prefetch", "internal")
-
-
 def route(event: Event, destination: Destination, sink: Sink | type[Sink]) -> Route:
     if destination.mode == "off":
         return Route("filtered", "destination_off")
@@ -38,8 +35,8 @@ def route(event: Event, destination: Destination, sink: Sink | type[Sink]) -> Ro
         return Route("filtered", "after_live_until")
     if not keys.chosen(keys.conversion_id(event), destination.share):
         return Route("filtered", "not_in_share")
-    for label in _NO_PERSON:
-        if label in event.get("labels", ()):
+    for label in LABELS:
+        if label in event.get("labels", ()) and label in destination.dropped:
             return Route("filtered", f"label_{label}")
     if is_test(event) and not sink.marks_tests(destination):
         return Route("filtered", "label_test")  # it would count as a sale

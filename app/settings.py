@@ -29,12 +29,12 @@ from pydantic import (
     model_validator,
 )
 
-from app import reading, schemas
+from app import proxies, reading, schemas, traffic
 from app.bearer import PROVIDERS, TokenProvider
 from app.destination import Absent, ConsentPolicy, Destination, Place, SignalName
 from app.errors import SettingsError
 from app.events import Source
-from app.fields import Expression, Name, Part, Seconds, Secret, SecretRef, between, http_address
+from app.fields import Bytes, Expression, Name, Part, Seconds, Secret, SecretRef, between, http_address
 from app.redaction import PageUrl, Redact
 
 
@@ -291,24 +291,79 @@ class Ga4Stream(Part):
         return self
 
 
+def _route(value: str) -> str:
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]{1,60}){1,8}", value) or any(
+        part in (".", "..") for part in value.split("/")
+    ):
+        raise ValueError("a path such as /v1/events: begins with a slash, has none at its end, and no . or .. in it")
+    return value
+
+
+RoutePath = Annotated[str, AfterValidator(_route)]
+
+
+class Routes(Part):
+    """Where the collector answers. Blockers know paths, too; a test of ours holds these defaults against EasyPrivacy, the list that
+    most of them ship, and those of `/g/collect` alone are on it. Where a proxy leads a path of the shop to the collector, the
+    path that pages see is the proxy's.
+    """
+
+    own: RoutePath = "/v1/events"
+    """Our own JSON, from the pixel and from servers."""
+    script: RoutePath = "/v1"
+    """Folder of the pixel's script, `collector.script`."""
+    segment: RoutePath = "/v1"
+    """Prefix of the calls of the Segment spec: `/v1/track`, and of `/v1/projects/<write key>/settings`."""
+    jitsu: RoutePath = "/api/s"
+    """Prefix of the same calls as Jitsu sends them, and with `/s2s` for its servers."""
+    gtag: RoutePath = "/g/collect"
+    """What gtag.js sends to; it knows no other path, so change it only where a proxy does."""
+    measurement_protocol: RoutePath = "/mp/collect"
+    """GA4's Measurement Protocol."""
+    forget: RoutePath = "/v1/forget"
+    """Erasures, with the secret key."""
+
+
 class Collector(Part):
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """Port to listen on."""
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
+    """How many processes share the port. Each has a spool and limits of its own; `/metrics` of any tells of all."""
     max_body: Annotated[int, Field(ge=1024, le=64 << 20)] = 1 << 20
     """Largest request body in bytes, after decompression; larger is answered 413."""
     trusted_proxies: list[Annotated[str, AfterValidator(_network)]] = []
     """Networks (CIDR) whose X-Forwarded-For is believed."""
     origins: list[str] = ["*"]
-    """Origins whose pages may post (CORS)."""
+    """Origins whose pages may post, such as `https://www.shop.example`: others are answered 403. `*` is every page."""
+    rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 50.0
+    """Events a second that each process takes from one address on the internet (of IPv6: one /64 network), after `burst`; more is
+    answered 429. Requests with a secret key are not limited. 0: no limit."""
+    burst: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """Events that such an address may send at once."""
+    spool: Path | None = None
+    """Folder for what Kafka does not take: it is answered for when it is on this disk, and goes to Kafka later, by itself.
+    [deploy.md](deploy.md) tells what it takes. Default: none, and 503 while Kafka is away."""
+    spool_size: Bytes = 1 << 30
+    """The most bytes that each process keeps there; then 503."""
     address: Annotated[str, AfterValidator(http_address)] | None = None
     """Public address of the collector, as pages reach it: `https://collect.shop.example`, or with a path. analytics-next is told to
     send there; without it the page has to say so."""
     ga4: dict[MeasurementId, Ga4Stream] = {}
     """Data streams of GA4, by measurement id."""
     script: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}\.js$")] = "capi.js"
-    """Name of the pixel's script, under `/v1/`. Blockers know many names; yours they do not."""
+    """Name of the pixel's script. Blockers know many names; yours they do not."""
+    routes: Routes = Routes()
+    """Where it answers; see below."""
+
+    @model_validator(mode="after")
+    def _routes_apart(self) -> Self:
+        from app.collector import routes
+
+        if wrong := routes.mistakes(routes.of(self)):
+            raise ValueError(f"routes: {'; '.join(wrong)}")
+        return self
 
 
 def _cookie_domain(value: str) -> str:
@@ -360,6 +415,31 @@ class Cookies(Part):
         if self.same_site == "none" and not self.secure:
             raise ValueError('same_site = "none" needs secure = true: browsers refuse it otherwise')
         return self
+
+
+class Traffic(Part):
+    """Events without a person whom a platform should hear of, of any source: such an event is labelled, and merged as any other. Of
+    what is dropped no destination gets anything; the pages and the receipts say why.
+    """
+
+    bots: Literal["drop", "keep"] = "drop"
+    """Label `bot`: the user agent is a robot's, by the list of [crawler-user-agents](https://github.com/monperrus/crawler-user-agents),
+    browsers without a screen (HeadlessChrome) among them. Libraries for HTTP are none: apps report with them."""
+    prefetch: Literal["drop", "keep"] = "drop"
+    """Label `prefetch`: the browser said that it fetches in advance (`Sec-Purpose`, `X-Moz`)."""
+    internal: Literal["drop", "keep"] = "drop"
+    """Label `internal`: the person's address is in `internal_networks`."""
+    internal_networks: list[Annotated[str, AfterValidator(_network)]] = []
+    """Networks (CIDR) of your own people: offices, test machines."""
+
+    @cached_property
+    def networks(self) -> tuple[proxies.Network, ...]:
+        return tuple(ipaddress.ip_network(one) for one in self.internal_networks)
+
+    @property
+    def dropped(self) -> frozenset[traffic.Label]:
+        said: dict[traffic.Label, str] = {"bot": self.bots, "prefetch": self.prefetch, "internal": self.internal}
+        return frozenset(label for label, what in said.items() if what == "drop")
 
 
 class Token(Part):
@@ -465,6 +545,7 @@ class Settings(Part):
     destinations: dict[Name, SerializeAsAny[Destination]] = {}
     collector: Collector = Collector()
     cookies: Cookies = Cookies()
+    traffic: Traffic = Traffic()
     view: View = View()
     trace: Trace = Trace()
     worker: Worker = Worker()
@@ -514,6 +595,12 @@ class Settings(Part):
             policy.never_assume(name for name, site in self.sites.items() if site.silence_denies)
         return self
 
+    @model_validator(mode="after")
+    def _tell_whose_events_are_dropped(self) -> Self:
+        for one in self.destinations.values():
+            one.drop_by_default(self.traffic.dropped)
+        return self
+
     def stream_policy(self, measurement_id: str) -> ConsentPolicy:
         """Of a stream of GA4: its own, else that of the `ga4` destination for the same data stream, else the general one."""
         own = self.collector.ga4[measurement_id].consent
@@ -540,7 +627,7 @@ class Settings(Part):
     @cached_property
     def hash(self) -> str:
         """Names what decides about events, in receipts. Holds no secret, only where secrets are; ports do not count."""
-        decides = self.model_dump(mode="json", include={"sites", "sources", "events", "destinations"})
+        decides = self.model_dump(mode="json", include={"sites", "sources", "events", "traffic", "destinations"})
         text = orjson.dumps(decides, option=orjson.OPT_SORT_KEYS)
         return hashlib.sha256(text).hexdigest()[:12]
 

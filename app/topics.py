@@ -123,7 +123,7 @@ def plan(settings: Settings) -> list[Topic]:
               log | {"cleanup.policy": "compact,delete", "retention.ms": str(30 * DAY)}),
         Topic(name.receipts, "conversion key", "agents/deliver, agents/dedup", "one row per final outcome of an event at a "
               "destination", n, log | {"retention.ms": str(90 * DAY)}),
-        Topic(name.clock, "none", "agents/clock", "watermarks of the sources, each second", 1,
+        Topic(name.clock, "none", "agents/clock, collector", "watermarks of the sources, each second", 1,
               log | {"retention.ms": str(HOUR), "segment.ms": str(HOUR)}),
         Topic(name.control, "destination", "capistream destinations, agents/deliver", "which destinations are paused, and why", 1,
               {"cleanup.policy": "compact"}),

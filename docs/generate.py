@@ -17,6 +17,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
 from app import bearer, cli, destination, metrics, privacy, settings, topics
+from app.collector import openapi
 from app.events import Draft, Event
 from app.formats import FORMATS
 from app.formats.meta import USER_FIELDS
@@ -36,6 +37,13 @@ def _rows(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
 def schema(shape: Any, title: str) -> str:
     found = TypeAdapter(shape).json_schema()
     found |= {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title}
+    return orjson.dumps(found, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+
+
+def openapi_document() -> str:
+    """Of a collector as it is by default, with a data stream of GA4."""
+    stream = settings.Ga4Stream(site="shop")
+    found = openapi.document(settings.Collector(ga4={"G-ABCDEF1234": stream}))
     return orjson.dumps(found, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
 
 
@@ -79,8 +87,10 @@ def settings_page() -> str:
         ("registry", settings.Registry),
         ("events.EVENT_NAME", settings.EventRule),
         ("collector", settings.Collector),
+        ("collector.routes", settings.Routes),
         ("collector.ga4.MEASUREMENT_ID", settings.Ga4Stream),
         ("cookies", settings.Cookies),
+        ("traffic", settings.Traffic),
         ("view", settings.View),
         ("view.tokens.NAME", settings.Token),
         ("view.proxy", settings.Proxy),
@@ -419,6 +429,7 @@ def privacy_page() -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "event.schema.json": lambda: schema(Event, "Event"),
     "draft.schema.json": lambda: schema(Draft, "Draft: our own JSON format"),
+    "openapi.json": openapi_document,
     "mapping.md": mapping,
     "settings.md": settings_page,
     "topics.md": topics_page,

@@ -94,6 +94,21 @@ class Places:
 
 
 @dataclass(frozen=True)
+class MatchKey:
+    """Something by which the platform finds the person whom an event is about. Match quality is the share of events that carry it.
+
+    `places` are paths into the encoded event (`Sink.told`), dots between levels, lists gone through; each of them is enough, and
+    those that are needed together are joined by `+`. `fields` are those of our event that it is made of, each of them enough, so
+    that one that is there and cannot be used is told from one that is missing.
+    """
+
+    name: str  # "click id", as people call it
+    places: tuple[str, ...]
+    fields: tuple[str, ...]
+    of_click: bool = False  # it stands in the address that an ad leads to
+
+
+@dataclass(frozen=True)
 class Response:
     """What came back. `body` is at most the first 512 kB."""
 
@@ -186,6 +201,7 @@ class Sink(ABC):
         {}
     )  # what the platform's event holds where, as far as known; may hang on the settings
     places: Places | None = None  # where its requests say what; may hang on the settings
+    match: tuple[MatchKey, ...] = ()  # by what the platform finds people, the best first; may hang on the settings
     takes_revisions: ClassVar[bool] = False  # can the platform restate an event? Else late changes do not go to it
     counts_tests: ClassVar[bool] = False  # does what `test_request` sends count like any other event?
     proves_secret: bool = (
@@ -215,6 +231,10 @@ class Sink(ABC):
     @abstractmethod
     def request(self, batch: Sequence[Payload], secrets: Secrets) -> Request:
         """One request for payloads of one group."""
+
+    def told(self, payload: Payload) -> Json:
+        """What a request with this payload alone says of its event, for the places of `match`."""
+        return payload.body
 
     def signed(self, request: Request, secrets: Secrets, now: float) -> Request:  # noqa: ARG002
         """A request of this sink with what proves who sends it and when: called for each attempt, right before it is sent.

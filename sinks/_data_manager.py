@@ -28,6 +28,7 @@ from sinks._base import (
     Delivered,
     Followed,
     Halt,
+    MatchKey,
     Outcome,
     Payload,
     Places,
@@ -83,6 +84,18 @@ FIELDS = {
     **each(TEXT, "cartData.items[].additionalItemParameters[].", "parameterName value"),
     **each(TEXT, "additionalEventParameters[].", "parameterName value"),
 }
+
+
+MATCH = (
+    MatchKey("e-mail", ("userData.userIdentifiers.emailAddress",), ("user.email",)),
+    MatchKey("phone", ("userData.userIdentifiers.phoneNumber",), ("user.phone",)),
+    MatchKey("name and address", ("userData.userIdentifiers.address",), ("user.last_name",)),
+    MatchKey(
+        "IP address and user agent",
+        ("eventDeviceInfo.ipAddress+eventDeviceInfo.userAgent",),
+        ("context.ip", "context.user_agent"),
+    ),
+)
 
 
 def places(name: str) -> Places:

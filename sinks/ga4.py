@@ -39,6 +39,7 @@ from sinks._base import (
     Followed,
     Halt,
     Limits,
+    MatchKey,
     Outcome,
     Payload,
     Places,
@@ -254,6 +255,7 @@ class Ga4(Sink):
         super().__init__(settings)
         self.managed = settings.via == "data_manager"
         self.fields = data_manager.FIELDS if self.managed else FIELDS
+        self.match = _match(settings, self.managed)
         self.places = replace(data_manager.places("eventName"), counts_once=("purchase",)) if self.managed else PLACES
         self.scopes = (data_manager.SCOPE,) if self.managed else ()
         self.proves_secret = self.managed
@@ -305,6 +307,9 @@ class Ga4(Sink):
         if overhead + len(orjson.dumps(body)) > self.limits.bytes:  # GA4 would drop it without a word
             return Skip("larger than GA4 takes a request")
         return Payload(event["event_id"], body, (common.decode(),), window, overhead)
+
+    def told(self, payload: Payload) -> Json:
+        return payload.body if self.managed else {**orjson.loads(payload.group[0]), **payload.body}
 
     def request(self, batch: Sequence[Payload], secrets: Secrets) -> Request:
         return self._ingest(batch, secrets) if self.managed else self._collect(batch, secrets, "mp/collect", {})
@@ -398,6 +403,24 @@ class Ga4(Sink):
         """Advertising within analytics: it needs more than the destination's own consent."""
         said = event.get("consent", {}).get("ad_user_data")
         return said == "granted" or (said is None and self.settings.consent.at(place_of(event)).absent == "assume")
+
+
+def _match(settings: Settings, managed: bool) -> tuple[MatchKey, ...]:
+    """An event without a client id is not sent, so all have one. What the settings leave out is not missed."""
+    data = data_manager.MATCH if managed else _MATCH
+    found = [_USER_ID] * settings.user_id + [key for key in data if key.name != _DEVICE] * settings.user_data
+    found += [key for key in data if key.name == _DEVICE] * settings.device_and_place
+    return (*([] if managed else [_SESSION]), *found)
+
+
+_DEVICE = "IP address and user agent"
+_USER_ID = MatchKey("user id", ("userId", "user_id"), ("user.user_id",))
+_SESSION = MatchKey("session id", ("params.session_id",), ("ids.ga_session_id",))  # else it is in no session of anybody
+_MATCH = (
+    MatchKey("e-mail", ("user_data.sha256_email_address",), ("user.email",)),
+    MatchKey("phone", ("user_data.sha256_phone_number",), ("user.phone",)),
+    MatchKey(_DEVICE, ("ip_override+user_agent",), ("context.ip", "context.user_agent")),
+)
 
 
 def _gtag_missing(event: Event) -> bool:

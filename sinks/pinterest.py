@@ -32,6 +32,7 @@ from sinks._base import (
     Delivered,
     Halt,
     Limits,
+    MatchKey,
     Outcome,
     Payload,
     Places,
@@ -191,6 +192,24 @@ class Pinterest(Sink):
         value="custom_data.value",
         currency="custom_data.currency",
         counts_once_by="event_id",
+    )
+    match = (
+        MatchKey("click id (epik)", ("user_data.click_id",), ("ids.epik",), of_click=True),
+        MatchKey("e-mail", ("user_data.em",), ("user.email",)),
+        MatchKey("phone", ("user_data.ph",), ("user.phone",)),
+        MatchKey("external id", ("user_data.external_id",), ("user.user_id",)),
+        MatchKey(
+            "IP address and user agent",
+            ("user_data.client_ip_address+user_data.client_user_agent",),
+            ("context.ip", "context.user_agent"),
+        ),
+        MatchKey("name", ("user_data.fn+user_data.ln",), ("user.first_name", "user.last_name")),
+        MatchKey(
+            "place",
+            ("user_data.zp+user_data.country", "user_data.ct+user_data.country"),
+            ("user.postal_code", "user.city"),
+        ),
+        MatchKey("birth date", ("user_data.db",), ("user.birth_date",)),
     )
     Settings: ClassVar[type[Destination]] = Settings
     variants: ClassVar[Mapping[str, str]] = {

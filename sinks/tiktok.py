@@ -34,6 +34,7 @@ from sinks._base import (
     Delivered,
     Halt,
     Limits,
+    MatchKey,
     Outcome,
     Payload,
     Places,
@@ -223,6 +224,14 @@ class TikTok(Sink):
         value="properties.value",
         currency="properties.currency",
         counts_once_by="event_id",
+    )
+    match = (
+        MatchKey("click id (ttclid)", ("user.ttclid",), ("ids.ttclid",), of_click=True),
+        MatchKey("e-mail", ("user.email",), ("user.email",)),
+        MatchKey("phone", ("user.phone",), ("user.phone",)),
+        MatchKey("browser id (ttp)", ("user.ttp",), ("ids.ttp",)),
+        MatchKey("external id", ("user.external_id",), ("user.user_id",)),
+        MatchKey("IP address and user agent", ("user.ip+user.user_agent",), ("context.ip", "context.user_agent")),
     )
     counts_tests: ClassVar[bool] = True  # TikTok does not say that they do not
     Settings: ClassVar[type[Destination]] = Settings

@@ -4,7 +4,7 @@ first, and a stand-in for Google.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import orjson
 from aiohttp import web
 
 from app import keys, records
+from app.collector import limits
 from app.collector.server import Collector
 from app.events import Event
 from app.settings import Settings, parse
@@ -60,15 +61,20 @@ async def collecting(brokers: str, prefix: str, more: str = "") -> AsyncIterator
     """`more` is TOML behind the table [collector]. SHOP_SECRET_KEY must be in the environment."""
     text = _CONFIG.format(brokers=brokers, prefix=prefix, write_key=WRITE_KEY, more=more)
     settings = parse(text)
-    async with serving(Collector(settings).application()) as url:
+    async with serving(Collector(settings).application(), limits.runner) as url:
         yield Place(url, settings)
 
 
 @contextlib.asynccontextmanager
-async def serving(app: web.Application) -> AsyncIterator[str]:
+async def serving(
+    app: web.Application, runner_of: Callable[[web.Application], Awaitable[web.AppRunner]] | None = None
+) -> AsyncIterator[str]:
     """Its address."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
-    await runner.setup()
+    if runner_of is not None:
+        runner = await runner_of(app)
+    else:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()

@@ -1,4 +1,6 @@
-"""Which pages of other origins may read our answers (https://fetch.spec.whatwg.org/#http-cors-protocol)."""
+"""Which pages may send events, and which of other origins may read our answers
+(https://fetch.spec.whatwg.org/#http-cors-protocol).
+"""
 
 from collections.abc import Collection, Mapping
 
@@ -17,3 +19,9 @@ def headers(asked: Mapping[str, str], origins: Collection[str]) -> dict[str, str
     if origin in origins or ("*" in origins and asked.get("Sec-Fetch-Site") == "same-site"):
         return _SHOWN | {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true"}
     return _SHOWN | {"Access-Control-Allow-Origin": "*"} if "*" in origins else {}
+
+
+def stranger(asked: Mapping[str, str], origins: Collection[str]) -> bool:
+    """Does the browser say that a page is none of those listed? One of our own origin is none. Programs name no origin."""
+    origin = asked.get("Origin")
+    return bool(origin) and not {"*", origin} & {*origins} and asked.get("Sec-Fetch-Site") != "same-origin"

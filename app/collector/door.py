@@ -11,6 +11,8 @@ from app.events import Json
 from app.normalize import Result
 from app.settings import Settings
 
+NO_HEADERS: Mapping[str, str] = {}
+
 
 @dataclass(frozen=True)
 class Taken:
@@ -24,14 +26,30 @@ class Taken:
 class Door(Protocol):
     settings: Settings
 
+    def too_fast(self, request: web.Request) -> web.Response | None:
+        """429 for an address that has sent too much; None: go on. Whoever has a secret key goes on."""
+
+    def stranger(self, request: web.Request) -> web.Response | None:
+        """403 for a page that may not report; None: go on."""
+
+    def refuse(self, request: web.Request, status: int, reason: str, field: str, detail: str) -> web.Response:
+        """The answer, counted, and charged to whoever asked."""
+
+    def charge(self, request: web.Request, events: int) -> None:
+        """To the address that these events of a browser came from."""
+
     def visitor(self, request: web.Request) -> Json:
         """What the connection says of the browser: `ip` and `user_agent`, where they are known."""
 
-    def take(self, body: Any, site: str, format_name: str, visitor: Json | None, *, gpc: bool = False) -> Taken:
-        """Normalise a body for this site. Events of a visitor are the pixel's, without one they are a server's."""
+    def take(
+        self, body: Any, site: str, format_name: str, visitor: Json | None, asked: Mapping[str, str] = NO_HEADERS
+    ) -> Taken:
+        """Normalise a body for this site. Events of a visitor are the pixel's, and the headers of its request speak for it. Without
+        one they are a server's, whose connection says nothing of the person.
+        """
 
     async def keep(self, taken: Taken) -> web.Response:
-        """Write it. 200 when Kafka has all that could be taken, 400 when nothing could, 503 when Kafka does not answer."""
+        """Write it. 200 when Kafka or the spool has all that could be taken, 400 when nothing could, 503 when neither has it."""
 
 
 def as_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -1,7 +1,7 @@
 """Serves pixel.js: minified and compressed once, at start.
 
-    GET /v1/capi.js             the current one; asked for again after five minutes
-    GET /v1/capi.<version>.js   the same under a name that changes with its content; kept for a year
+    GET capi.js             the current one; asked for again after five minutes
+    GET capi.<version>.js   the same under a name that changes with its content; kept for a year
 
 A page that names an old version gets the current script, not to be kept: a page in a cache goes on to report.
 """
@@ -12,9 +12,13 @@ import hashlib
 import html
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import rjsmin
 from aiohttp import web
+
+from app.collector import routes
+from app.settings import Collector
 
 SOURCE = Path(__file__).parent / "pixel.js"
 _YEAR = "public, max-age=31536000, immutable"
@@ -30,6 +34,10 @@ class Script:
         self.content = text.replace('set.to||"events"', f'set.to||"{route}"').encode()
         self.gzipped = gzip.compress(self.content, 9, mtime=0)  # the same bytes on every machine
 
+    @classmethod
+    def of(cls, collector: Collector) -> Self:
+        return cls(collector.script, routes.from_script(collector))
+
     @cached_property
     def version(self) -> str:
         return hashlib.sha256(self.content).hexdigest()[:12]
@@ -42,10 +50,6 @@ class Script:
     @property
     def versioned(self) -> str:
         return f"{self.name.removesuffix('.js')}.{self.version}.js"
-
-    def add_to(self, app: web.Application, under: str) -> None:
-        app.router.add_get(f"{under}/{self.name}", self.serve)
-        app.router.add_get(f"{under}/{self.name.removesuffix('.js')}.{{version:[0-9a-f]{{12}}}}.js", self.serve)
 
     async def serve(self, request: web.Request) -> web.Response:
         current = request.match_info.get("version") == self.version
@@ -66,7 +70,7 @@ class Script:
         return web.Response(body=self.content, headers=headers)
 
     def snippet(self, base: str, write_key: str, *, versioned: bool = False) -> str:
-        """What goes into the head of every page. `base` is where pages find the collector's /v1, such as `/m`."""
+        """What goes into the head of every page. `base` is where pages find its folder, such as `/m`."""
         path = f"{base.rstrip('/')}/{self.versioned if versioned else self.name}"
         more = f' integrity="{self.integrity}" crossorigin="anonymous"' if versioned else ""
         return f'<script async src="{html.escape(path)}" data-key="{html.escape(write_key)}"{more}></script>'

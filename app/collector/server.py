@@ -1,38 +1,37 @@
 """The collector: parse, normalise, hash, and write straight to capistream.events.
 
-    POST /v1/events                             our own JSON: one event, a list, or {"batch": [...]}
-    POST /v1/track /v1/page /v1/batch ... /v1/t the Segment spec, as its SDKs send it
-    POST /api/s/track ... /api/s/s2s/track      the same, as Jitsu's SDK sends it; s2s with the secret key alone
-    GET  /v1/projects/{write key}/settings      for Segment's SDK in the browser
-    GET, POST /g/collect  POST /mp/collect      GA4's own hits: tee.py
-    POST /v1/forget                             with the secret key: forget a person, as `capistream forget`
-    GET  /v1/capi.js                            the pixel (pixel.py), whose requests get first-party cookies (cookies.py)
-    GET  /healthz /readyz /metrics
+    own                 our own JSON: one event, a list, or {"batch": [...]}
+    segment, servers    the Segment spec, as its SDKs and Jitsu's send it; `servers` with the secret key alone
+    segment_settings    for Segment's SDK in the browser
+    gtag                and `measurement_protocol`: GA4's own hits (tee.py)
+    forget              with the secret key: forget a person, as `capistream forget`
+    script              the pixel (pixel.py), whose requests get first-party cookies (cookies.py)
+    openapi             what openapi.py tells of all this
+    healthz readyz metrics
 
-The key comes as basic-auth user name, as bearer token, as `X-Write-Key`, or as `writeKey` in the body. A site's write key is
-public and good for pixel events only; its secret key is for servers. The answer is 200 when Kafka has acknowledged every event
-that could be taken, 400 when none could, 413 for too much, 401 without a key, 503 with Retry-After when Kafka does not answer.
+routes.py has their paths. The key comes as basic-auth user name, as bearer token, as `X-Write-Key`, or as `writeKey` in the body. A
+site's write key is public and good for pixel events only; its secret key is for servers. The answer is 200 when Kafka, or the spool
+(outbox.py), has every event that could be taken, 400 when none could, 401 without a key, 403 for a page that may not report, 413
+and 429 for too much (limits.py), 503 with Retry-After when neither has it.
 """
 
 import asyncio
 import base64
-import binascii
 import hmac
 import ipaddress
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 from aiohttp import web
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
-from app import acls, bus, erasure, forget, formats, intake, metrics, topics
-from app.collector import clients, cookies, cors
-from app.collector.door import Taken, as_json, problem
+from app import erasure, forget, formats, intake, metrics, proxies, topics, traffic
+from app.collector import clients, cookies, cors, limits, openapi, routes
+from app.collector.door import NO_HEADERS, Taken, as_json, problem
+from app.collector.outbox import Outbox
 from app.collector.pixel import Script
 from app.collector.tee import Tee
 from app.errors import BadEvent
@@ -44,7 +43,8 @@ from sinks import ga4
 
 log = structlog.get_logger()
 
-KAFKA_PATIENCE = 10.0  # seconds for Kafka's acknowledgement; then 503, and the client sends again
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 RETRY_AFTER = "5"  # seconds
 
 
@@ -75,40 +75,41 @@ class Collector:
         self._streams = [
             str(one.measurement_id) for one in settings.destinations.values() if isinstance(one, ga4.Settings)
         ]
-        self._producer: AIOKafkaProducer | None = None
+        self._buckets = limits.Buckets(settings.collector.rate, settings.collector.burst)
+        self._outbox = Outbox(settings)
 
     def application(self) -> web.Application:
-        app = web.Application(client_max_size=self.settings.collector.max_body, middlewares=[self._cors])
-        app.router.add_post("/v1/events", self.own)
-        for name in (*clients.CALLS, *clients.SHORT):
-            app.router.add_post(f"/v1/{name}", self.segment)
-        for name in clients.CALLS:
-            app.router.add_post(f"/api/s/{name}", self.segment)
-            app.router.add_post(f"/api/s/s2s/{name}", self.segment)
-        app.router.add_get("/v1/projects/{key}/settings", self.segment_settings)
-        app.router.add_post("/v1/forget", self.forget)
-        Script(self.settings.collector.script).add_to(app, "/v1")
-        app.router.add_get("/healthz", self.healthz)
-        app.router.add_get("/readyz", self.readyz)
-        app.router.add_get("/metrics", metrics.page)
+        app = web.Application(
+            client_max_size=self.settings.collector.max_body, middlewares=[self._cors, self._answered]
+        )
+        tee, script = Tee(self), Script.of(self.settings.collector)
+        handlers: dict[routes.Does, Handler] = {
+            "own": self.own,
+            "segment": self.segment,
+            "servers": self.servers,
+            "segment_settings": self.segment_settings,
+            "gtag": tee.gtag,
+            "measurement_protocol": tee.measurement_protocol,
+            "forget": self.forget,
+            "script": script.serve,
+            "openapi": self.openapi,
+            "healthz": self.healthz,
+            "readyz": self.readyz,
+            "metrics": metrics.page,
+        }
+        for method, path, does in routes.of(self.settings.collector):
+            if method == "GET":
+                app.router.add_get(path, handlers[does], allow_head=does != "gtag")
+            else:
+                app.router.add_post(path, handlers[does])
         app.cleanup_ctx.append(self._kafka)
-        Tee(self).add_to(app)
+        app.cleanup_ctx.append(tee.run)
         return app
 
     async def _kafka(self, _app: web.Application) -> Any:
-        await acls.prepare(self.settings, "collector")
-        # Not idempotent: a repeated or reordered copy changes nothing after dedup, and such a producer survives an outage.
-        self._producer = bus.of(self.settings).producer(
-            acks="all",
-            linger_ms=2,
-            max_batch_size=256 * 1024,
-            request_timeout_ms=int(KAFKA_PATIENCE * 1000),
-            # longer than this between two looks for a lost broker, and copies would come later than the log's clock allows for
-            retry_backoff_ms=200,
-        )
-        await self._producer.start()
+        await self._outbox.start()
         yield
-        await self._producer.stop()
+        await self._outbox.stop()
 
     # -- routes
 
@@ -118,92 +119,118 @@ class Collector:
     async def segment(self, request: web.Request) -> web.Response:
         return await self._take(request, "segment", clients.call_of(request.path))
 
+    async def servers(self, request: web.Request) -> web.Response:
+        return await self._take(request, "segment", clients.call_of(request.path), servers_only=True)
+
     async def segment_settings(self, request: web.Request) -> web.Response:
         key = self._known(request.match_info["key"])
         if key is None or key.secret:
-            metrics.REFUSED.labels("no_key").inc()
-            return problem(404, "no_key", "", "no site has this write key")
+            return self.refuse(request, 404, "no_key", "", "no site has this write key")
         found = clients.analytics_next(request.match_info["key"], self.settings.collector.address)
         return as_json(found, headers={"Cache-Control": "max-age=300"})
 
     async def forget(self, request: web.Request) -> web.Response:
         """Entries for the key's site. What is clear is hashed here, and nothing of it is in the answer, nor in any log."""
+        if (answer := self.too_fast(request)) is not None:
+            return answer
         try:
             body = parse(await request.read())
             key = self._key(request, body)
             if key is None or not key.secret:
-                metrics.REFUSED.labels("no_key").inc()
-                return problem(401 if key is None else 403, "no_key", "", "needs the site's secret key")
+                return self.refuse(request, 401 if key is None else 403, "no_key", "", "needs the site's secret key")
             if isinstance(body, dict):
                 body.pop("writeKey", None)
             asked = erasure.read(body, self.settings.sites[key.site].country)
         except BadEvent as exc:
-            return problem(400, exc.reason, exc.field, exc.detail)
+            return self.refuse(request, 400, exc.reason, exc.field, exc.detail)
         entries = asked.entries(int(time.time() * 1000), f"collector {key.site}", key.site)
         rows = intake.new_rows()
         rows[self.names.people, 0] = [entry.row() for entry in entries]
-        if not asked.dry_run and not await self._write(rows):
+        if not asked.dry_run and not await self._outbox.write(rows):
             return problem(503, "kafka_unavailable", "", "try again", {"Retry-After": RETRY_AFTER})
         return as_json({"success": True, **forget.answer(asked, entries, self.settings)})
+
+    async def openapi(self, _request: web.Request) -> web.Response:
+        return as_json(openapi.document(self.settings.collector), headers={"Cache-Control": "max-age=300"})
 
     async def healthz(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     async def readyz(self, _request: web.Request) -> web.Response:
-        """Ready when Kafka answers."""
-        assert self._producer is not None
-        try:
-            await asyncio.wait_for(self._producer.client.fetch_all_metadata(), 3)
-        except (KafkaError, TimeoutError):
-            return web.Response(status=503, text="Kafka does not answer\n")
+        """Ready when events can be taken."""
+        if why := await self._outbox.trouble():
+            return web.Response(status=503, text=f"{why}\n")
         return web.Response(text="ready\n")
 
     # -- one request
 
-    async def _take(self, request: web.Request, format_name: str, call: str | None) -> web.Response:
+    async def _take(
+        self, request: web.Request, format_name: str, call: str | None, *, servers_only: bool = False
+    ) -> web.Response:
+        if (answer := self.too_fast(request)) is not None:
+            return answer
         try:
-            raw = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            metrics.REFUSED.labels("too_large").inc()
-            return problem(413, "too_large", "", f"larger than {self.settings.collector.max_body} bytes")
-        try:
-            body = parse(raw)
+            body = parse(await request.read())
         except BadEvent as exc:
-            metrics.REFUSED.labels(exc.reason).inc()
-            return problem(400, exc.reason, exc.field, exc.detail)
+            return self.refuse(request, 400, exc.reason, exc.field, exc.detail)
         key = self._key(request, body)
         if key is None:
-            metrics.REFUSED.labels("no_key").inc()
-            return problem(401, "no_key", "writeKey", "is missing or not known")
-        if request.path.startswith("/api/s/s2s/") and not key.secret:
-            metrics.REFUSED.labels("no_key").inc()
-            return problem(403, "no_key", "writeKey", "must be the site's secret key for server events")
+            return self.refuse(request, 401, "no_key", "writeKey", "is missing or not known")
+        if servers_only and not key.secret:
+            return self.refuse(request, 403, "no_key", "writeKey", "must be the site's secret key for server events")
+        if not key.secret and (answer := self.stranger(request)) is not None:
+            return answer
         if isinstance(body, dict):
             body.pop("writeKey", None)
+            if key.secret:
+                body.pop("decided", None)  # of a browser's cookies; a server has none
             if call not in (None, "batch"):
                 body.setdefault("type", call)
         if key.secret:
             return await self.keep(self.take(body, key.site, format_name, None))
-        # a server has no Global Privacy Control, and its connection says nothing of the visitor
         visit = cookies.visit(request.headers, request.cookies, body, int(time.time() * 1000))
-        gpc = request.headers.get("Sec-GPC") == "1"
-        taken = self.take(body, key.site, format_name, self.visitor(request), gpc=gpc)
+        taken = self.take(body, key.site, format_name, self.visitor(request), request.headers)
+        self.charge(request, len(taken.results))
         results, given = self._with_cookies(taken.results, visit, key.site)
         response = await self.keep(replace(taken, results=results))
         if response.status == 200:
             response.headers.extend(("Set-Cookie", one) for one in given)
         return response
 
-    def take(self, body: Any, site: str, format_name: str, visitor: Json | None, *, gpc: bool = False) -> Taken:
+    def too_fast(self, request: web.Request) -> web.Response | None:
+        key = self._key(request, None)
+        if (key and key.secret) or not (wait := self._buckets.wait(self._client(request))):
+            return None
+        metrics.REFUSED.labels("too_fast").inc()
+        return problem(429, "too_fast", "", "too many events from this address", {"Retry-After": str(wait)})
+
+    def stranger(self, request: web.Request) -> web.Response | None:
+        if not cors.stranger(request.headers, self.settings.collector.origins):
+            return None
+        return self.refuse(
+            request, 403, "origin_not_allowed", "", "this page's origin is none of those that may report"
+        )
+
+    def refuse(self, request: web.Request, status: int, reason: str, field: str, detail: str) -> web.Response:
+        metrics.REFUSED.labels(reason).inc()
+        self.charge(request, 1)
+        return problem(status, reason, field, detail)
+
+    def charge(self, request: web.Request, events: int) -> None:
+        self._buckets.charge(self._client(request), events)
+
+    def take(
+        self, body: Any, site: str, format_name: str, visitor: Json | None, asked: Mapping[str, str] = NO_HEADERS
+    ) -> Taken:
         received, request = int(time.time() * 1000), uuid.uuid4().hex
-        inlet = self._inlet(site, format_name, secret=visitor is None, gpc=gpc)
+        inlet = self._inlet(site, format_name, asked, secret=visitor is None)
         return Taken(normalize(body, inlet, received, Origin(request=request), visitor), received, request)
 
     async def keep(self, taken: Taken) -> web.Response:
         results, origin = taken.results, Origin(request=taken.request)
         rows = intake.new_rows()
         intake.collect(rows, results, origin, "collector", self.names, self.partitions, taken.received)
-        if not await self._write(rows):
+        if not await self._outbox.write(rows):
             return problem(503, "kafka_unavailable", "", "try again", {"Retry-After": RETRY_AFTER})
         refused = [
             {"index": r.index, "reason": r.reason, "field": r.field, "detail": r.detail}
@@ -243,7 +270,7 @@ class Collector:
         if scheme.lower() == "basic":
             try:
                 given = base64.b64decode(credentials, validate=True).decode().partition(":")[0]
-            except (binascii.Error, UnicodeDecodeError):
+            except ValueError:  # no base64, or no text in it
                 return None
         elif scheme.lower() == "bearer":
             given = credentials.strip()
@@ -262,7 +289,7 @@ class Collector:
                 found = key
         return found
 
-    def _inlet(self, site_name: str, format_name: str, *, secret: bool, gpc: bool) -> Inlet:
+    def _inlet(self, site_name: str, format_name: str, asked: Mapping[str, str], *, secret: bool) -> Inlet:
         site = self.settings.sites[site_name]
         return Inlet(
             name="collector",
@@ -276,7 +303,9 @@ class Collector:
             keep=self._keep,
             redact=site.redact,
             url=site.url,
-            gpc=gpc,
+            gpc=asked.get("Sec-GPC") == "1",
+            prefetch=traffic.is_prefetch(asked),
+            internal=self.settings.traffic.networks,
         )
 
     def visitor(self, request: web.Request) -> Json:
@@ -286,43 +315,10 @@ class Collector:
         return {name: value for name, value in found.items() if value}
 
     def _client(self, request: web.Request) -> str:
-        """The first address, from our side, that is no trusted proxy."""
-        hops = [
-            hop.strip() for hop in ",".join(request.headers.getall("X-Forwarded-For", [])).split(",") if hop.strip()
-        ]
-        for hop in [request.remote or "", *reversed(hops)]:
-            try:
-                address = ipaddress.ip_address(hop)
-            except ValueError:
-                return ""
-            if not any(address in network for network in self._trusted):
-                return str(address)
-        return hops[0] if hops else ""
-
-    async def _write(self, rows: intake.Rows) -> bool:
-        """True when Kafka has all of it."""
-        assert self._producer is not None
-        producer = self._producer
-
-        async def send() -> None:
-            # enqueued in order and then awaited together: the producer makes batches of what is there
-            waiting = [
-                await producer.send(topic, partition=p, key=key, value=value, timestamp_ms=timestamp)
-                for (topic, p), some in rows.items()
-                for key, value, timestamp in some
-            ]
-            for one in waiting:
-                await one
-
-        try:
-            await asyncio.wait_for(send(), KAFKA_PATIENCE)
-        except (KafkaError, TimeoutError) as exc:
-            log.warning("collector.kafka_unavailable", error=repr(exc))
-            return False
-        return True
+        return proxies.client(request.remote or "", request.headers.getall("X-Forwarded-For", []), self._trusted)
 
     @web.middleware
-    async def _cors(self, request: web.Request, handler: Any) -> web.StreamResponse:
+    async def _cors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         headers = cors.headers(request.headers, self.settings.collector.origins)
         if request.method == "OPTIONS":
             preflight = {
@@ -331,26 +327,38 @@ class Collector:
                 "Access-Control-Max-Age": "86400",
             }
             return web.Response(status=204, headers=headers | (preflight if headers else {}))
-        try:
-            response: web.StreamResponse = await handler(request)
-        except web.HTTPRequestEntityTooLarge:
-            response = problem(413, "too_large", "", f"larger than {self.settings.collector.max_body} bytes")
+        response = await handler(request)
         if "Access-Control-Allow-Origin" not in response.headers:  # the script's own is for everybody
             response.headers.update(headers)
         return response
 
+    @web.middleware
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Whatever goes wrong, in the form that clients understand; nothing of what was asked is repeated."""
+        try:
+            if (refusal := await limits.read(request)) is not None:
+                answer = self.refuse(request, refusal.status, refusal.reason, "", refusal.detail)
+                answer.force_close()
+                return answer
+            return await handler(request)
+        except web.HTTPException as exc:  # no such route, or not with this method
+            self.charge(request, 1)
+            allow = {name: exc.headers[name] for name in ("Allow",) if name in exc.headers}
+            return problem(exc.status, "no_route", "", "nothing is here, or not for this method", allow)
+        except ConnectionError:
+            raise  # whoever asked is gone
+        except Exception:
+            log.exception("collector.failed", route=request.match_info.route.name)
+            return problem(500, "failed", "", "an error of ours; it is in the log")
 
-async def serve(settings: Settings, started: Any = None) -> None:
+
+async def serve(settings: Settings, *, share_port: bool = False) -> None:
     """Run until cancelled."""
-    # no access log: keys can be in it; idle connections do not hold up the stop
-    runner = web.AppRunner(Collector(settings).application(), access_log=None, shutdown_timeout=5)
-    await runner.setup()
+    runner = await limits.runner(Collector(settings).application())
     try:
-        site = web.TCPSite(runner, settings.collector.host, settings.collector.port)
+        site = web.TCPSite(runner, settings.collector.host, settings.collector.port, reuse_port=share_port or None)
         await site.start()
         log.info("collector.started", address=f"http://{settings.collector.host}:{settings.collector.port}")
-        if started is not None:
-            started()
         await asyncio.Event().wait()
     finally:
         await runner.cleanup()

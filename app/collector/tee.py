@@ -34,7 +34,7 @@ from aiohttp import web
 from yarl import URL
 
 from app import consent, metrics
-from app.collector.door import Door, Taken, problem
+from app.collector.door import Door, Taken
 from app.destination import ConsentPolicy
 from app.errors import BadEvent
 from app.events import SIGNALS, Event, Json, Tag
@@ -260,16 +260,11 @@ class Tee:
         }
         self._relays: dict[str, Relay] = {}
 
-    def add_to(self, app: web.Application) -> None:
-        """The routes, where there is a stream; and the relays for as long as the application runs."""
+    async def run(self, _app: web.Application) -> AsyncIterator[None]:
+        """The relays, for as long as the application runs."""
         if not self._streams:
+            yield
             return
-        app.router.add_get("/g/collect", self.gtag, allow_head=False)
-        app.router.add_post("/g/collect", self.gtag)
-        app.router.add_post("/mp/collect", self.measurement_protocol)
-        app.cleanup_ctx.append(self._run)
-
-    async def _run(self, _app: web.Application) -> AsyncIterator[None]:
         async with aiohttp.ClientSession(
             cookie_jar=aiohttp.DummyCookieJar(), connector=aiohttp.TCPConnector(limit=0)
         ) as session:
@@ -278,46 +273,52 @@ class Tee:
             await asyncio.gather(*(relay.stop() for relay in self._relays.values()))
 
     async def gtag(self, request: web.Request) -> web.Response:
+        if (answer := self._door.too_fast(request) or self._door.stranger(request)) is not None:
+            return answer
         query, body = _query(request), await request.read()
         hit = {"query": query, "lines": body.decode(errors="replace")}
         try:
             events = gtag.split(hit)
         except BadEvent as exc:
-            metrics.REFUSED.labels(exc.reason).inc()
-            return problem(400, exc.reason, exc.field, exc.detail)
+            return self._door.refuse(request, 400, exc.reason, exc.field, exc.detail)
         # every word that it says of its stream: Google might heed another than we do
         name = _only([*request.query.getall("tid", []), *(one.get("tid", "") for one in events)])
         stream = self._streams.get(name)
         if stream is None:
-            return _unknown("tid")
+            return self._unknown(request, "tid")
         visitor, headers = self._door.visitor(request), request.headers
         allowed = all(may_go(gtag.consent(one), stream, self._policies[name]) for one in events)
         out = from_browser(stream, request.method, query, body, headers.get("Content-Type", ""), visitor)
         relayed = self._hand_on(name, out, allowed=allowed)
-        taken = self._door.take(hit, stream.site, "gtag", visitor, gpc=headers.get("Sec-GPC") == "1")
+        taken = self._door.take(hit, stream.site, "gtag", visitor, headers)
+        self._door.charge(request, len(taken.results))
         return await self._keep(taken, name, stream.copies, relayed=relayed)
 
     async def measurement_protocol(self, request: web.Request) -> web.Response:
+        if (answer := self._door.too_fast(request)) is not None:
+            return answer
         query, body, headers = _query(request), await request.read(), request.headers
         given = request.query
         name = _only([*given.getall("measurement_id", []), *given.getall("firebase_app_id", [])])
         stream = self._streams.get(name)
         if stream is None:
-            return _unknown("measurement_id")
+            return self._unknown(request, "measurement_id")
         secret = self._secrets.get(name)
         if secret is None or not hmac.compare_digest(secret.read(), _only(given.getall("api_secret", [])).encode()):
-            metrics.REFUSED.labels("no_key").inc()
-            return problem(401, "no_key", "api_secret", "is missing or not known")
+            return self._door.refuse(request, 401, "no_key", "api_secret", "is missing or not known")
         try:
             parsed = parse(body)
         except BadEvent as exc:
-            metrics.REFUSED.labels(exc.reason).inc()
-            return problem(400, exc.reason, exc.field, exc.detail)
+            return self._door.refuse(request, 400, exc.reason, exc.field, exc.detail)
         allowed = may_go(said_by_server(parsed), stream, self._policies[name])
         out = from_server(stream, query, body, headers.get("Content-Type", ""), headers.get("User-Agent", ""))
         relayed = self._hand_on(name, out, allowed=allowed)
         taken = self._door.take(parsed, stream.site, "ga4", None)
         return await self._keep(taken, name, "all", relayed=relayed)
+
+    def _unknown(self, request: web.Request, field: str) -> web.Response:
+        detail = "is none of the data streams that this collector knows"
+        return self._door.refuse(request, 404, "unknown_stream", field, detail)
 
     def _hand_on(self, name: str, hit: Hit, *, allowed: bool) -> bool:
         if not self._streams[name].relay:
@@ -342,8 +343,3 @@ def _query(request: web.Request) -> str:
 def _only(values: Sequence[str]) -> str:
     """The one that all of them are, else an empty text."""
     return values[0] if len(set(values)) == 1 else ""
-
-
-def _unknown(field: str) -> web.Response:
-    metrics.REFUSED.labels("unknown_stream").inc()
-    return problem(404, "unknown_stream", field, "is none of the data streams that this collector knows")

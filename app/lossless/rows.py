@@ -62,6 +62,13 @@ class Rows:
         """Those that are open here."""
         return list(self._table.data._dbs)
 
+    def size(self, partition: int) -> tuple[int, int]:
+        """(rows, bytes on disk), as RocksDB estimates them."""
+        with self._table.data.using(partition) as db:
+            told = (db.property_int_value(f"rocksdb.{name}") for name in ("estimate-num-keys", "total-sst-files-size"))
+            rows, size = (int(value or 0) for value in told)
+        return rows, size
+
     def get(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
         """Values in the order of `keys`."""
         if not keys:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
+from app import proxies
 from app.errors import SettingsError
 from app.fields import Secret
 from app.settings import View
@@ -142,7 +143,7 @@ class Access:
 
     def _by_proxy(self, asked: Asked) -> Who | Denied | None:
         proxy = self.view.proxy
-        if proxy is None or not self._is_proxy(asked.remote) or not (name := asked.header(proxy.user)):
+        if proxy is None or not proxies.within(asked.remote, self._proxies) or not (name := asked.header(proxy.user)):
             return None
         groups = {one.strip() for one in asked.header(proxy.groups).split(",")}
         if groups.isdisjoint(proxy.operators) and proxy.viewers and groups.isdisjoint(proxy.viewers):
@@ -203,16 +204,7 @@ class Access:
 
     def address(self, asked: Asked) -> str:
         """Of whoever is behind the proxies that we trust."""
-        forwarded = ",".join(asked.headers.get("x-forwarded-for", ()))
-        hops = [hop.strip() for hop in forwarded.split(",") if hop.strip()]
-        found = asked.remote
-        while hops and self._is_proxy(found):
-            found = hops.pop()
-        return found
-
-    def _is_proxy(self, address: str) -> bool:
-        found = _ip(address)
-        return found is not None and any(found in network for network in self._proxies)
+        return proxies.client(asked.remote, asked.headers.get("x-forwarded-for", ()), self._proxies)
 
     @staticmethod
     def _sign(key: bytes, use: str, said: str) -> str:
@@ -229,12 +221,12 @@ class Tries:
 
     def wait(self, address: str) -> int:
         """Seconds until a token from there is looked at again."""
-        failed = self._failed.get(_network(address), ())
+        failed = self._failed.get(proxies.neighbourhood(address), ())
         recent = [at for at in failed if at > self._clock() - TRIES_IN]
         return math.ceil(recent[0] + TRIES_IN - self._clock()) if len(recent) >= TRIES else 0
 
     def failed(self, address: str) -> None:
-        name = _network(address)
+        name = proxies.neighbourhood(address)
         self._failed.setdefault(name, deque(maxlen=TRIES)).append(self._clock())
         self._failed.move_to_end(name)
         if len(self._failed) > TRIES_KEPT:
@@ -252,24 +244,8 @@ def _secret(place: str, secret: Secret, mistakes: list[str]) -> bytes:
     return value.encode()
 
 
-def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        found = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    return getattr(found, "ipv4_mapped", None) or found
-
-
-def _network(address: str) -> str:
-    """Of whom it is one: whoever has an IPv6 address has a whole /64 of them."""
-    found = _ip(address)
-    if isinstance(found, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((int(found), 64), strict=False))
-    return str(found or address)
-
-
 def is_loopback(address: str) -> bool:
-    found = _ip(address)
+    found = proxies.address(address)
     return found is not None and found.is_loopback
 
 

@@ -354,11 +354,428 @@ class ReplayForm(TypedDict):
     apart: NotRequired[str]
 
 
+class Running(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    worker: str
+    version: str
+    python: str
+    since: _When
+    configuration: Annotated[str, _doc("Of what decides about events, as receipts carry it")]
+    fingerprint: Annotated[str, _doc("Of all settings but ports and folders")]
+
+
+class Setting(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    setting: str
+    value: Annotated[str, _doc("As text; of a secret only where it is")]
+    given: Annotated[bool, _doc("By the file; else it is a default")]
+
+
+class Config(Running):
+    """What runs at the worker that was asked, and at the others."""
+
+    workers: list[Running]
+    differ: Annotated[list[str], _doc("In what workers differ; empty: in nothing")]
+    workers_asked: int
+    workers_silent: int
+    destinations: list[str]
+    settings: list[Setting]
+
+
+class TestRequest(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: Any
+
+
+class TestAnswer(TypedDict, total=False):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    ok: bool
+    outcome: str
+    reason: str
+    detail: str
+    seconds: float
+    status: int
+    answer: str
+
+
+class Trial(TypedDict):
+    """One made-up purchase for a destination; secrets are masked."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    destination: str
+    platform: str
+    announcement: str
+    counts: Annotated[bool, _doc("Does the platform count it like any other?")]
+    has_test_mode: bool
+    request: TestRequest
+    answer: NotRequired[Annotated[TestAnswer, _doc("Where it was sent")]]
+
+
+class TrialForm(TypedDict, total=False):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    counts: Annotated[Literal["yes"], _doc("Needed where the platform counts it")]
+
+
+class Window(TypedDict):
+    """The newest events that Kafka has: a sample."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    conversions: int
+    copies: int
+    since: NotRequired[Annotated[_When, _doc("When the first of the conversions was merged")]]
+    until: NotRequired[_When]
+
+
+class Matched(TypedDict):
+    """Events of one name; all numbers are of events, by identifier."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    event: str
+    events: int
+    skipped: Annotated[dict[str, int], _doc("Those that the platform cannot have, by the reason")]
+    carried: Annotated[dict[str, int], _doc("Those of which the platform would get it")]
+    given: Annotated[dict[str, int], _doc("Those of which our event has it, in whatever form")]
+
+
+class Lint(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    event: str
+    key: str
+    text: str
+
+
+class MatchQuality(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    destination: str
+    platform: str
+    window: Window
+    keys: Annotated[list[str], _doc("By what the platform finds people, the best first; empty: by nothing")]
+    events: list[Matched]
+    lint: Annotated[list[Lint], _doc("What could be better")]
+    event: str
+    without: str
+    total: Annotated[int, _doc("Events of this name without this identifier")]
+    ids: Annotated[list[str], _doc("The newest 100 of them")]
+
+
+class Share(TypedDict):
+    """Of orders of a list."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    orders: int
+    classes: Annotated[dict[str, int], _doc("Each order is in one class; they sum to `orders`")]
+    delivered: Annotated[int, _doc("The platform has them: delivered and differs")]
+    due: Annotated[
+        int,
+        _doc(
+            "The platform should have them: without those held by consent, of bots, left out, unknown, or just on their way"
+        ),
+    ]
+    share: Annotated[float | None, _doc("Percent of `due` that are delivered; null: none is due")]
+    below: Annotated[bool, _doc("Is that below the threshold?")]
+
+
+class OfDay(Share):
+    day: Annotated[str, _doc("ISO 8601, in the zone asked for; empty: the list tells no time")]
+
+
+class Why(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    class_: Annotated[str, Field(serialization_alias="class")]
+    reason: str
+    orders: int
+
+
+class OrdersReport(Share):
+    destination: str
+    platform: str
+    time_zone: str
+    threshold: Annotated[float, _doc("Percent")]
+    alert: Annotated[bool, _doc("Is the share of all orders, or of a day, below the threshold?")]
+    reasons: list[Why]
+    days: list[OfDay]
+    from_pixel_alone: Annotated[int, _doc("Delivered, and no server reported them")]
+    refunds: Annotated[int, _doc("Orders with a row below zero")]
+    refunds_sent: Annotated[int, _doc("Of these, the platform was told")]
+    repeated_rows: int
+    unread: Annotated[list[str], _doc("Rows that cannot be used, or not wholly, by line")]
+    more_unread: int
+    columns: Annotated[dict[str, str], _doc("What was read where")]
+    hints: list[str]
+    after: Annotated[list[str], _doc("What begins after delivery")]
+
+
+class ListedOrder(TypedDict, total=False):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    order_id: str
+    line: int
+    class_: Annotated[str, Field(serialization_alias="class")]
+    reason: str
+    day: str
+    value: float
+    currency: str
+    sent_value: float
+    sent_currency: str
+    sources: Annotated[list[str], _doc("Who reported it, where that is known")]
+
+
+class Look(TypedDict):
+    """A look at a list of orders. The report is there once it is finished."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    look: Annotated[str, _doc("For /reconcile/{look}.json, for an hour")]
+    destination: str
+    by: str
+    at: _When
+    listed: Annotated[int, _doc("Orders of the list")]
+    read: Annotated[int, _doc("Records of Kafka by now, in thousands")]
+    finished: bool
+    failed: str
+    report: NotRequired[OrdersReport]
+    class_: NotRequired[Annotated[str, Field(serialization_alias="class")]]
+    day: NotRequired[str]
+    total: NotRequired[Annotated[int, _doc("Orders of this class and day")]]
+    page: NotRequired[int]
+    pages: NotRequired[int]
+    orders: NotRequired[Annotated[list[ListedOrder], _doc("At most 200: one page of those of a class or a day")]]
+
+
+class LookList(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    looks: Annotated[list[Look], _doc("Those that this worker has, without reports")]
+    destinations: list[str]
+
+
+class ReconcileForm(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    to: Annotated[str, _doc("Destination")]
+    orders: Annotated[str, _doc("The list, as CSV; at most 16 MB")]
+    tz: NotRequired[Annotated[str, _doc("IANA name; default UTC")]]
+    threshold: NotRequired[Annotated[str, _doc("Percent; default 90")]]
+    column_order_id: NotRequired[Annotated[str, _doc("Name of its column")]]
+    column_time: NotRequired[str]
+    column_value: NotRequired[str]
+    column_currency: NotRequired[str]
+
+
+class LiveThere(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    state: _State
+    reason: NotRequired[str]
+
+
+class LiveConversion(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    at: Annotated[_When, _doc("When it was appended to <prefix>.conversions")]
+    id: str
+    site: str
+    event_name: str
+    apart: NotRequired[str]
+    value: NotRequired[str]
+    currency: NotRequired[str]
+    sources: Annotated[list[str], _doc("Of the copies that were merged")]
+    received: Annotated[int, _doc("Copies, repeats included")]
+    closed: str
+    destinations: dict[str, LiveThere]
+
+
+class Lost(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    step: Annotated[Literal["consented", "queued", "delivered"], _doc("The step that they did not reach")]
+    state: _State
+    reason: str
+    conversions: int
+
+
+class FunnelThere(TypedDict):
+    """Conversions. `delivered`, `waiting` and those of `lost` that were queued are together `queued`."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    destination: str
+    unique: int
+    consented: Annotated[int, _doc("Not held back for want of consent")]
+    queued: int
+    delivered: Annotated[int, _doc("Accepted ones included")]
+    waiting: int
+    lost: list[Lost]
+
+
+class Funnel(TypedDict):
+    """Of the conversions in the window that the filter leaves. copies = unique + joined + repeats."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    copies: int
+    joined: Annotated[int, _doc("Copies that joined another one")]
+    repeats: Annotated[int, _doc("Copies that said nothing new")]
+    unique: int
+    destinations: list[FunnelThere]
+
+
+class Minute(TypedDict):
+    """Counts of all, whatever the filter; null: that was not read."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    at: _When
+    copies: int | None
+    conversions: int | None
+    delivered: int | None
+    not_delivered: int | None
+
+
+class LiveNow(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    reading: Annotated[bool, _doc("false: what is newest is still being read")]
+    why_not: Annotated[str, _doc("Why nothing can be read; empty: it can")]
+    since: Annotated[_When | None, _doc("When the oldest conversion of the window closed")]
+    full: Annotated[bool, _doc("Did older ones make room for newer ones?")]
+    partitions: int
+    followed: Annotated[int, _doc("Fewer than `partitions`: there is so much that only a part is read")]
+    funnel: Funnel
+    minutes: Annotated[list[Minute], _doc("The oldest first; the last one is under way")]
+    conversions: Annotated[list[LiveConversion], _doc("The newest 100 at most, the newest first")]
+
+
+class CopiesRead(TypedDict):
+    """What the newest copies are."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    copies: int
+    conversions: int
+    since: Annotated[_When, _doc("Record time of the oldest")]
+    until: _When
+    whole: Annotated[bool, _doc("All that is retained, and not only the newest")]
+    read: Annotated[int, _doc("Partitions; fewer than `partitions` are a fair sample")]
+    partitions: int
+
+
+class GapBucket(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    up_to: Annotated[float | None, _doc("Seconds, more than the bucket before; null: longer than all")]
+    pairs: int
+
+
+class Hold(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    hold: Annotated[float, _doc("Seconds")]
+    together: int
+    split: Annotated[int, _doc("Pairs of which one copy would be sent alone")]
+    share: Annotated[float, _doc("Of the pairs that are split, 0 to 1")]
+
+
+class IdForm(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    form: Annotated[str, _doc("9 is a digit, a and A are letters")]
+    conversions: int
+
+
+class Meets(TypedDict):
+    """Conversions of one event name, by what became of them: together, late, missing, alone, open, not_held add up to them."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    event: str
+    expect: list[str]
+    hold: Annotated[float, _doc("Seconds, of the configuration")]
+    conversions: int
+    together: Annotated[int, _doc("All expected copies within the hold")]
+    late: Annotated[int, _doc("All of them, but later than that")]
+    missing: Annotated[dict[str, int], _doc("By the source that did not report it")]
+    alone: Annotated[int, _doc("No other copy could come")]
+    open: Annotated[int, _doc("Too new, or too close to where reading began, to tell")]
+    not_held: int
+    of_several_sources: Annotated[int, _doc("Of those that are not held")]
+    repeats: Annotated[int, _doc("Copies of a source that had reported it")]
+    share: Annotated[float | None, _doc("With all copies, of those that could have them, 0 to 1")]
+    merged: Annotated[float | None, _doc("With all copies within the hold, of the same")]
+    gaps: Annotated[dict[str, float], _doc("p50, p97, p99 of the seconds until all copies were there; empty: no pair")]
+    histogram: list[GapBucket]
+    holds: list[Hold]
+    near: Annotated[list[list[str]], _doc("Some ids that lack each other, and differ by their form alone")]
+    near_total: int
+    forms: Annotated[dict[str, list[IdForm]], _doc("Of ids that lack a copy, by the source that wrote them")]
+    advice: list[str]
+
+
+class CountedRow(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    event: Annotated[str, _doc("custom: all custom names")]
+    closed: dict[str, int]
+    hold_ended_share: float | None
+    duplicates: Annotated[dict[str, int], _doc("repeat, late")]
+    flagged: dict[str, int]
+
+
+class Counted(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    since: Annotated[_When, _doc("When the last of the workers began")]
+    oldest: Annotated[_When, _doc("When the first of them began")]
+    events: list[CountedRow]
+
+
+class SourceClock(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    source: str
+    mark: Annotated[_When | None, _doc("Every copy before this has been read; null: not heard from yet")]
+    behind: Annotated[float | None, _doc("Seconds")]
+    left_out: bool
+    worker: Annotated[str, _doc("Who reads it; empty: nobody, or one that did not answer")]
+
+
+class StatePartition(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    partition: int
+    worker: str
+    open: Annotated[int, _doc("Holds, those kept for late copies included")]
+    keys: Annotated[int, _doc("An estimate")]
+    bytes: Annotated[int, _doc("On disk; what is in memory yet is not in it")]
+    clock: _When | None
+    since: Annotated[_When | None, _doc("What was received before this may not be known; null: all that ever was")]
+
+
+class DedupHealth(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    window: CopiesRead
+    events: Annotated[list[Meets], _doc("The 50 most frequent names at most, those that are held first")]
+    events_left_out: int
+    counted: Counted
+    clocks: list[SourceClock]
+    partitions: list[StatePartition]
+    workers_asked: int
+    workers_silent: int
+
+
+class Met(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    id: str
+    site: str
+    event_name: str
+    first: _When
+    sources: list[str]
+    copies: int
+    what: str
+    gap: Annotated[float | None, _doc("Seconds until all expected copies were there")]
+
+
+class MetList(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    window: CopiesRead
+    event: str
+    what: str
+    longer: float | None
+    total: int
+    conversions: Annotated[list[Met], _doc("The newest 200 at most, the newest first")]
+
+
 #: Name in the document -> type.
 TYPES: Mapping[str, Any] = {
     "Problem": Problem, "Index": Index, "Journey": Journey, "Audited": Audited, "Replayed": Replayed, "ReplayForm": ReplayForm,
     "DeadLetters": DeadLetters, "OneLetter": OneLetter, "Work": Work, "LettersForm": LettersForm, "Destinations": Destinations,
-    "Ordered": Ordered, "OrderForm": OrderForm,
+    "Ordered": Ordered, "OrderForm": OrderForm, "MatchQuality": MatchQuality,
+    "Config": Config, "Trial": Trial, "TrialForm": TrialForm,
+    "Look": Look, "LookList": LookList, "ReconcileForm": ReconcileForm,
+    "LiveNow": LiveNow, "DedupHealth": DedupHealth, "MetList": MetList,
 }  # fmt: skip
 
 
@@ -386,6 +803,36 @@ _LETTERS = [
     _query("destination", "Only those of this destination"),
     _query("event_id", "Only those of this event"),
     _query("state", "all: replayed and dropped ones, too", enum=["all"]),
+]
+
+
+_MATCHED = [
+    _query("event", "List events of this name"),
+    _query("without", "that do not carry this identifier"),
+]
+_ORDERS = [
+    _query("class", "The orders of this class"),
+    _query("day", "Those of this day; none: those without one"),
+    _query("page", "Counted from 1", pattern="^[0-9]+$"),
+]
+
+
+_LIVE = [
+    _query("event", "Only conversions of this event name"),
+    _query("site", "Only those of this site"),
+    _query("source", "Only those with a copy of this source"),
+    _query("copies", "Only those of one copy, of several, or with repeats", enum=["single", "joined", "repeated"]),
+    _query("destination", "`outcome`, `reason` and `reached` are those there; else, at any destination"),
+    _query("outcome", "Only those in this state"),
+    _query("reached", "Only those that came so far, or further", enum=["consented", "queued", "delivered"]),
+    _query("reason", "Only those with this reason"),
+]
+
+
+_MET = [
+    _query("event", "The event name"),
+    _query("what", "together, late, missing SOURCE, alone, open, not_held, repeats or several"),
+    _query("longer", "Only pairs further apart than so many seconds"),
 ]
 
 
@@ -419,6 +866,19 @@ def document() -> Json:
                     "Send again what a destination rejected. For operators", "Replayed", [_ID], body="ReplayForm"
                 )
             },
+            "/live.json": {
+                "get": _operation(
+                    "The newest conversions, and what became of them", "LiveNow", _LIVE, more={"503": "LiveNow"}
+                )
+            },
+            "/dedup.json": {
+                "get": _operation(
+                    "How copies meet, clocks and state",
+                    "DedupHealth",
+                    [_query("hold", "Another hold, in seconds: what if?")],
+                )
+            },
+            "/dedup/list.json": {"get": _operation("The conversions behind a number of it", "MetList", _MET)},
             "/destinations.json": {"get": _operation("How destinations do, at all workers", "Destinations")},
             "/destinations/{name}/pause": {
                 "post": _operation(
@@ -431,6 +891,14 @@ def document() -> Json:
             "/destinations/{name}/resume": {
                 "post": _operation("Go on. For operators", "Ordered", [_path("name")], body="OrderForm")
             },
+            "/destinations/{name}/match.json": {
+                "get": _operation(
+                    "By which identifiers a platform can find the people of its newest events",
+                    "MatchQuality",
+                    [_path("name"), *_MATCHED],
+                    more={"400": "Problem"},
+                )
+            },
             "/dead.json": {
                 "get": _operation("Dead letters, by reason and the newest of them", "DeadLetters", _LETTERS)
             },
@@ -442,6 +910,38 @@ def document() -> Json:
             "/dead/work/{work}.json": {
                 "get": _operation(
                     "How far a replay is. For operators", "Work", [_path("work")], more={"404": "Problem"}
+                )
+            },
+            "/config.json": {"get": _operation("What is running. For operators", "Config")},
+            "/config/test/{name}.json": {
+                "get": _operation(
+                    "What a test would send. For operators", "Trial", [_path("name")], more={"400": "Problem"}
+                )
+            },
+            "/config/test/{name}": {
+                "post": _operation(
+                    "Send one event as a test. For operators",
+                    "Trial",
+                    [_path("name")],
+                    body="TrialForm",
+                    more={"400": "Problem"},
+                )
+            },
+            "/reconcile.json": {"get": _operation("Lists of orders that were looked at. For operators", "LookList")},
+            "/reconcile": {
+                "post": _operation(
+                    "What became of each order of a list. For operators",
+                    "Look",
+                    body="ReconcileForm",
+                    more={"400": "Problem"},
+                )
+            },
+            "/reconcile/{look}.json": {
+                "get": _operation(
+                    "The report, and a page of its orders. For operators",
+                    "Look",
+                    [_path("look"), *_ORDERS],
+                    more={"404": "Problem"},
                 )
             },
             "/audit.json": {"get": _operation("Who looked at what, and did what. For operators", "Audited")},
@@ -482,6 +982,7 @@ def _ref(name: str) -> Json:
 
 _STATUS = {
     "200": "Here it is",
+    "400": "The request is wrong",
     "401": "No token, or none that is known",
     "403": "Not with this role",
     "404": "Nothing is known of it",

@@ -9,24 +9,36 @@ from app.health import Trouble
 from app.view import api, audit
 from app.view.access import Access
 from app.view.audit import Audit
+from app.view.on_config import Config
+from app.view.on_dedup import Dedup
 from app.view.on_destinations import Destinations
 from app.view.on_events import Events
 from app.view.on_letters import DeadLetters
+from app.view.on_live import Live
+from app.view.on_match import MatchQuality
+from app.view.on_reconcile import Reconcile
 from app.view.site import Call, Page, Site, as_json
 
 if TYPE_CHECKING:
     from app.main import Pipeline
 
-NAV = [("/", "Events"), ("/destinations", "Destinations"), ("/dead", "Dead letters")]
-OPERATORS_NAV = [("/audit", "Audit")]
+NAV = [
+    ("/", "Events"),
+    ("/live", "Live"),
+    ("/dedup", "Dedup"),
+    ("/destinations", "Destinations"),
+    ("/dead", "Dead letters"),
+]
+OPERATORS_NAV = [("/reconcile", "Reconcile"), ("/config", "Config"), ("/audit", "Audit")]
 
 
 class Pages:
     def __init__(self, pipeline: "Pipeline", access: Access) -> None:
         self.pipeline = pipeline
         self.site = Site(access, Audit(pipeline.settings, pipeline.offer), NAV, OPERATORS_NAV)
-        self.parts: list[Events | Destinations | DeadLetters] = [
-            part(pipeline, self.site) for part in (Events, Destinations, DeadLetters)
+        parts = (Events, Live, Dedup, Destinations, MatchQuality, DeadLetters, Reconcile, Config)
+        self.parts: list[Events | Live | Dedup | Destinations | MatchQuality | DeadLetters | Reconcile | Config] = [
+            part(pipeline, self.site) for part in parts
         ]
 
     def routes(self) -> list[web.RouteDef]:

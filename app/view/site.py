@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 import jinja2
 import orjson
 import structlog
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 from aiohttp.typedefs import Handler
 
 from app.errors import CapistreamError, Unavailable
@@ -97,6 +97,7 @@ class Site:
     ) -> None:
         """`nav` are (path, name) of the pages that there are."""
         self.access, self.audit = access, audit
+        self.on_logout: list[Callable[[Who], None]] = []
         self._nav, self._operators_nav = nav, operators_nav
 
     # -- routes
@@ -107,8 +108,9 @@ class Site:
         path: str,
         needs: Role,
         handler: Callable[[Call], Awaitable[Page | web.StreamResponse]],
+        most: int = MOST,
     ) -> web.RouteDef:
-        """Of a page that is for logged in people, and for programs with a token."""
+        """Of a page that is for logged in people, and for programs with a token. `most` bytes of a form are taken."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
             asked = asked_of(request)
@@ -118,7 +120,7 @@ class Site:
             if not who.may(needs):
                 return self.problem(request, 403, "This is for operators; you are a viewer.", who)
             try:
-                form = await self._form(request) if method == "POST" else {}
+                form = await self._form(request, most) if method == "POST" else {}
                 if method == "POST" and self.access.forged(asked, who, "".join(form.get("form_token", ()))):
                     return self.problem(
                         request, 403, "This form was not sent from one of our pages. Load the page again.", who
@@ -153,10 +155,12 @@ class Site:
             web.route("*", "/{path:.*}", self._nothing),
         ]
 
-    async def _form(self, request: web.Request) -> Form:
+    async def _form(self, request: web.Request, most: int = MOST) -> Form:
         """Fields of a form, or of a JSON object that stands for one, in which lists have several values."""
-        if (request.content_length or 0) > MOST:
-            raise web.HTTPRequestEntityTooLarge(MOST, request.content_length or 0)
+        if (request.content_length or 0) > most:
+            raise web.HTTPRequestEntityTooLarge(most, request.content_length or 0)
+        if most > MOST:
+            request = request.clone(client_max_size=most)
         if request.content_type == "application/json":
             try:
                 said = orjson.loads(await request.read())
@@ -164,6 +168,8 @@ class Site:
                 raise CapistreamError("the body is no JSON") from None
             given = said.items() if isinstance(said, dict) else ()
             pairs = [(name, one) for name, some in given for one in (some if isinstance(some, list) else [some])]
+        elif request.content_type == "multipart/form-data":
+            pairs = await _parts(request, most)
         else:
             pairs = list((await request.post()).items())
         form: dict[str, list[str]] = {}
@@ -188,6 +194,10 @@ class Site:
         }
         text = _templates.get_template(page.template).render(values | dict(page.said) | dict(page.more or {}))
         return web.Response(text=text, status=page.status, content_type="text/html", headers=HEADERS)
+
+    def part(self, template: str, **values: Any) -> str:
+        """A piece of a page, for a script to put in."""
+        return _templates.get_template(template).render(values)
 
     def problem(self, request: web.Request, status: int, what: str, who: Who | None = None) -> web.Response:
         return self.page(request, Page("problem.html", {"error": what}, status), who)
@@ -246,9 +256,36 @@ class Site:
 
     async def _logout(self, call: Call) -> web.StreamResponse:
         await self.audit.looked(call.who, call.address, Deed("logged out"))
+        for ended in self.on_logout:
+            ended(call.who)
         done = web.HTTPSeeOther("/login", headers=HEADERS)
         done.del_cookie(COOKIE)
         raise done
+
+
+async def _parts(request: web.Request, most: int) -> list[tuple[str, Any]]:
+    """Of a form with a file. aiohttp would write the file to disk, and nothing of a person may be there in clear.
+
+    A file that is not UTF-8 is text with surrogates for its bytes: `file_bytes` gives them back.
+    """
+    found, size = [], 0
+    async for part in await request.multipart():
+        if not isinstance(part, BodyPartReader):
+            raise CapistreamError("a form within a form is none of ours")
+        content = bytearray()
+        while chunk := await part.read_chunk(64 * 1024):
+            size += len(chunk)
+            if size > most:
+                raise web.HTTPRequestEntityTooLarge(most, size)
+            content += chunk
+        errors = "replace" if part.filename is None else "surrogateescape"
+        found.append((part.name or "", content.decode(errors=errors)))
+    return found
+
+
+def file_bytes(field: str) -> bytes:
+    """A file of a form, byte for byte."""
+    return field.encode(errors="surrogateescape")
 
 
 async def _static(request: web.Request) -> web.StreamResponse:

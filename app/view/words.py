@@ -5,7 +5,10 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+import orjson
+
 from app.events import Json
+from app.reconcile import REASONS as ORDER_REASONS
 
 #: How a conversion closed.
 CLOSED: Mapping[str, str] = {
@@ -129,14 +132,35 @@ def tag_words(tag: Json) -> str:
     return f"{told} ({tag['event_id']})" if tag["verdict"] == "another id" else told
 
 
+def by_section(rows: Iterable[Json]) -> list[tuple[str, list[Json]]]:
+    """Settings by the table of the file that they stand in."""
+    found: dict[str, list[Json]] = {}
+    for row in rows:
+        found.setdefault(row["setting"].partition(".")[0], []).append(row)
+    return list(found.items())
+
+
+def indented(body: Any) -> str:
+    """A body of a request, as people read it."""
+    return body if isinstance(body, str) else orjson.dumps(body, option=orjson.OPT_INDENT_2).decode()
+
+
+def order_reason(code: str) -> str:
+    """Why an order of a list is in its class."""
+    return ORDER_REASONS.get(code) or reason(code)
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "mood": mood,
     "reason": reason,
+    "order_reason": order_reason,
     "moment": moment,
     "span": span,
     "number": number,
     "plural": plural,
     "by_part": by_part,
+    "by_section": by_section,
+    "indented": indented,
     "tag_words": tag_words,
     "urlpath": lambda text: quote(str(text), safe=""),
     "plain": lambda text: str(text).replace("_", " "),

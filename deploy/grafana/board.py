@@ -162,6 +162,12 @@ OVERVIEW = [
         PER_SECOND,
         {"{{reason}}": rate("capistream_refused_total", "reason")},
     ),
+    Panel(
+        "Of no person, by label",
+        "Copies of robots, of pages fetched in advance, of internal networks. By default no destination gets them.",
+        PER_SECOND,
+        {"{{label}}": rate("capistream_labelled_total", "label")},
+    ),
 ]
 
 DEDUP = [
@@ -240,6 +246,30 @@ DEDUP = [
         "In the collectors' memory: more than a few say that GA4 is slow or away.",
         COUNT,
         {"{{measurement_id}}": summed("capistream_relay_waiting", ("measurement_id",))},
+    ),
+    Panel(
+        "Rows on collectors' disks",
+        "What Kafka did not take, and has not got since. It rises while Kafka is away, and is nothing a minute later.",
+        COUNT,
+        {"rows": summed("capistream_spool_rows", ())},
+    ),
+    Panel(
+        "Collectors' disks",
+        "Bytes of those rows; each process keeps collector.spool_size at most.",
+        BYTES,
+        {"bytes": summed("capistream_spool_bytes", ())},
+    ),
+    Panel(
+        "Oldest row on a disk",
+        "How long the oldest of them has been there.",
+        SECONDS,
+        {"seconds": "max(capistream_spool_oldest_seconds)"},
+    ),
+    Panel(
+        "Through collectors' disks, by outcome",
+        "Rows that went there and came back; spool_full and spool_failed were answered 503.",
+        PER_SECOND,
+        {"{{outcome}}": rate("capistream_spooled_total", "outcome")},
     ),
 ]
 

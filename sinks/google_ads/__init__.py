@@ -35,6 +35,7 @@ from sinks._base import (
     DAY,
     Followed,
     Limits,
+    MatchKey,
     Outcome,
     Payload,
     Purpose,
@@ -170,6 +171,15 @@ class Settings(Destination):
         return self
 
 
+_CLICKS = ("gclid", "gbraid", "wbraid")
+_CLICK = MatchKey(
+    "click id (gclid, gbraid or wbraid)",
+    tuple(f"{where}{name}" for name in _CLICKS for where in ("adIdentifiers.", "")),
+    tuple(f"ids.{name}" for name in _CLICKS),
+    of_click=True,
+)
+
+
 class GoogleAds(Sink):
     kind: ClassVar[str] = "google_ads"
     title: ClassVar[str] = "Google Ads"
@@ -188,6 +198,7 @@ class GoogleAds(Sink):
         self.older = settings.api == "upload_clicks"
         self.fields = upload_clicks.FIELDS if self.older else data_manager.FIELDS
         self.places = upload_clicks.PLACES if self.older else data_manager.places("destinations.productDestinationId")
+        self.match = (_CLICK, *(upload_clicks.MATCH if self.older else data_manager.MATCH))
         self.scopes = (upload_clicks.SCOPE if self.older else data_manager.SCOPE,)
         self.sources = {**SOURCES, **settings.action_source}
         self.limits = Limits(

@@ -22,6 +22,7 @@ from app.events import Event, Json, User
 from sinks._base import (
     Delivered,
     Halt,
+    MatchKey,
     Outcome,
     Payload,
     Places,
@@ -54,6 +55,10 @@ FIELDS = {
     **kinds("cartData.items[].", productId=TEXT, quantity=WHOLE, unitPrice=NUMBER),
 }
 
+MATCH = (
+    MatchKey("e-mail", ("userIdentifiers.hashedEmail",), ("user.email",)),
+    MatchKey("phone", ("userIdentifiers.hashedPhoneNumber",), ("user.phone",)),
+)
 PLACES = Places(
     "conversions",
     order_id="orderId",

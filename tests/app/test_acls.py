@@ -51,6 +51,12 @@ def test_a_collector_can_write_three_topics_and_read_nothing():
     ]
 
 
+def test_a_collector_with_a_spool_tells_the_logs_clock_to_wait():
+    granted = acls.needed(config(OFF, login='\n[collector]\nspool = "/spool"'), "collector")
+
+    assert Acl("topic", "c.clock", False, ("Write",)) in granted
+
+
 @pytest.mark.parametrize("role", ["collector", "worker"])
 def test_only_who_may_create_topics_is_granted_it(role):
     def creates(*more: str) -> set[str]:

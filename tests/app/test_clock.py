@@ -177,3 +177,53 @@ def test_a_record_that_cannot_be_read_is_counted_and_changes_nothing(value):
 @given(st.binary(max_size=40))
 def test_no_record_whatever_it_holds_stops_the_reader(value):
     Watermarks(LAG).read(value)
+
+
+# what collectors have on their disks
+
+
+def with_spool(oldest: int | None, at: int = WALL) -> Watermarks:
+    watermarks = heard(a=WALL)
+    watermarks.read(clock.told_by_spool("one", oldest, at))
+    return watermarks
+
+
+def test_a_collector_that_sends_what_its_disk_kept_is_waited_for():
+    assert with_spool(WALL - 60_000).clock(WALL, ["a"]) == WALL - 60_000
+
+
+def test_without_a_source_it_is_waited_for_as_well():
+    assert with_spool(WALL - 60_000).clock(WALL, []) == WALL - 60_000
+
+
+def test_it_is_waited_for_until_it_is_through():
+    watermarks = with_spool(WALL - 60_000)
+    watermarks.read(clock.told_by_spool("one", WALL - 30_000, WALL + 1))
+    assert watermarks.clock(WALL, ["a"]) == WALL - 30_000
+
+    watermarks.read(clock.told_by_spool("one", None, WALL + 2))
+
+    assert watermarks.clock(WALL, ["a"]) == WALL
+
+
+def test_one_that_says_nothing_more_is_not_waited_for():
+    assert with_spool(WALL - 60_000, at=WALL - clock.SILENT - 1).clock(WALL, ["a"]) == WALL
+
+
+def test_what_is_too_old_is_not_waited_for_and_named():
+    watermarks = with_spool(WALL - LAG - 1)
+
+    assert watermarks.clock(WALL, ["a"]) == WALL
+    assert watermarks.left_out == ("one",)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b'{"marks":{},"spools":{"one":1}}', b'{"marks":{},"spools":{"one":"x"},"at":1}', b'{"marks":{},"spools":[]}'],
+)
+def test_a_word_of_a_collector_that_says_nothing_is_counted(value):
+    watermarks = heard(a=WALL)
+    watermarks.read(value)
+
+    assert watermarks.unreadable == 1
+    assert watermarks.clock(WALL, ["a"]) == WALL

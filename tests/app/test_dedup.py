@@ -1515,3 +1515,51 @@ def test_who_is_forgotten_changes_no_merge(log, seed):
     assert not any(
         one.state == "queued" for out in worker.outputs for one in out.routes.values() if known.of(out.event)
     )
+
+
+# what a collector's disk kept while Kafka was away
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 60_000), st.integers(-9_000, 9_000)), min_size=1, max_size=8),
+    st.randoms(use_true_random=False),
+    st.booleans(),
+)
+def test_copies_that_come_from_a_collectors_disk_meet_as_if_they_had_come_in_time(pairs, random, clock_is_known):
+    """They have the times of their receipt. The log's clock is far past those, and goes on while they come."""
+    copies = []
+    for n, (received, apart) in enumerate(pairs):
+        copies += [make_copy("pixel", received, str(n)), make_copy("server", max(0, received + apart), str(n))]
+    random.shuffle(copies)
+    worker, now = Worker(), 100_000
+    if clock_is_known:
+        worker.take(now)
+    for copy in copies:  # all of it within a window: as fast as a spool drains, by far
+        now += 9_000 // len(copies)
+        worker.take(log_of(copy, first=worker.next, appended=now)[0], now)
+    worker.take(now + 30_000)
+
+    assert sorted(one.event["event_id"] for one in worker.outputs) == sorted(str(n) for n in range(len(pairs)))
+    assert all({copy["source"] for copy in one.copies} == {"pixel", "server"} for one in worker.outputs)
+    assert worker.duplicates == []
+    assert worker.flags == []
+
+
+def test_a_copy_from_a_collectors_disk_joins_the_hold_that_another_opened_meanwhile():
+    worker = Worker()
+    worker.take(100_000, make_copy("server", 100_500), 104_000)
+    late = log_of(make_copy("pixel", 100_200), first=worker.next, appended=109_000)[0]
+
+    worker.take(late)
+
+    (closed,) = worker.outputs
+    assert {copy["source"] for copy in closed.copies} == {"pixel", "server"}
+
+
+def test_a_copy_that_was_on_a_disk_for_days_is_still_the_first_within_its_horizon():
+    worker = Worker()
+    worker.take(log_of(make_copy("pixel", 0, event_name="purchase"), appended=3 * DAY * 1000)[0], 3 * DAY * 1000)
+    worker.take(3 * DAY * 1000 + 30_000)
+
+    assert [one.how for one in worker.outputs] == ["hold_ended"]
+    assert worker.flags == []

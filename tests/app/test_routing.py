@@ -110,6 +110,22 @@ def test_events_of_no_person_are_filtered_by_label(labels, expected):
     assert to_ads(make_event(labels=labels)) == expected
 
 
+@pytest.mark.parametrize(
+    ("general", "own", "expected"),
+    [
+        ("drop", "", Route("filtered", "label_bot")),
+        ("keep", "", QUEUED),
+        ("drop", "drop = []", QUEUED),
+        ("keep", 'drop = ["bot"]', Route("filtered", "label_bot")),
+        ("keep", 'drop = ["internal"]', QUEUED),
+    ],
+)
+def test_who_gets_robots_is_a_setting_and_each_destination_may_have_its_own(general, own, expected):
+    text = CONFIG.replace("[destinations.ads]", f'[traffic]\nbots = "{general}"\n\n[destinations.ads]\n{own}')
+
+    assert routes(make_event(labels=["bot"]), parse(text))["ads"] == expected
+
+
 @pytest.mark.parametrize(("code", "expected"), [("TEST123", QUEUED), ("", Route("filtered", "label_test"))])
 def test_a_test_goes_where_the_platform_is_told_that_it_is_one(code, expected):
     destination = parse(CONFIG).destinations["ads"].model_copy(update={"test_event_code": code})

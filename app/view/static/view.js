@@ -30,3 +30,65 @@ for (const form of document.querySelectorAll("form[data-confirm]")) {
 for (const work of document.querySelectorAll("[data-reload]")) {
   setTimeout(() => location.reload(), Number(work.dataset.reload) * 1000);
 }
+
+// The newest conversions come by themselves. Nothing is asked for while nobody can see them.
+for (const live of document.querySelectorAll("[data-stream]")) {
+  const part = (name) => live.querySelector(`[data-live="${name}"]`);
+  const rows = part("rows");
+  const say = (text) => { if (part("state").textContent !== text) part("state").textContent = text; };
+  let source = null;
+  let paused = false;
+  let first = true; // what is on the page already comes once more
+  const close = () => { source?.close(); source = null; };
+  const put = ({ id, html }) => {
+    const known = document.getElementById(id);
+    if (known?.contains(document.activeElement)) return; // somebody is about to follow its link
+    if (!html) return known?.remove();
+    const made = document.createElement("template");
+    made.innerHTML = html;
+    const row = made.content.firstElementChild;
+    if (known) known.replaceWith(row);
+    else {
+      if (!first) row.className = "new";
+      rows.prepend(row);
+    }
+  };
+  const open = () => {
+    if (source || paused || document.hidden) return;
+    first = true;
+    source = new EventSource(live.dataset.stream);
+    source.addEventListener("rows", (event) => {
+      JSON.parse(event.data).rows.forEach(put);
+      while (rows.children.length > Number(live.dataset.most)) rows.lastElementChild.remove();
+      part("empty").hidden = rows.children.length > 0;
+      first = false;
+      say("Live.");
+    });
+    source.addEventListener("sums", (event) => {
+      const sums = part("sums");
+      if (sums.contains(document.activeElement)) return;
+      const opened = sums.querySelector("details")?.open;
+      sums.innerHTML = JSON.parse(event.data).html;
+      if (opened) sums.querySelector("details").open = true;
+      say("Live.");
+    });
+    source.addEventListener("problem", (event) => {
+      const { why } = JSON.parse(event.data);
+      say(why ? `Nothing can be read: ${why}.` : "Live.");
+    });
+    source.addEventListener("error", () => {
+      say(source?.readyState === EventSource.CLOSED ? "Not live: load the page again." : "Connecting again.");
+    });
+  };
+  part("pause").hidden = false;
+  part("reload").hidden = true;
+  part("pause").addEventListener("click", () => {
+    paused = !paused;
+    part("pause").textContent = paused ? "Go on" : "Pause";
+    close();
+    if (paused) say("Paused.");
+    open();
+  });
+  document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+  open();
+}

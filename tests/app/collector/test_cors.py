@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.collector.cors import headers
+from app.collector.cors import headers, stranger
 
 SHOP = "https://www.shop.example"
 
@@ -31,3 +31,22 @@ def test_cookies_come_from_listed_pages_and_those_of_our_own_site(origin, fetche
 
 def test_an_answer_that_depends_on_the_origin_says_so():
     assert headers({"Origin": SHOP}, ["*"])["Vary"] == "Origin"
+
+
+@pytest.mark.parametrize(
+    ("origin", "fetched", "origins", "expected"),
+    [
+        (SHOP, "cross-site", ("*",), False),
+        (SHOP, "cross-site", (SHOP,), False),
+        ("https://evil.example", "cross-site", (SHOP,), True),
+        ("https://www.shop.example.evil", "", (SHOP,), True),
+        ("null", "cross-site", (SHOP,), True),
+        ("https://m.shop.example", "same-site", (SHOP,), True),
+        ("https://m.shop.example", "same-origin", (SHOP,), False),  # the collector is on a path of it
+        ("", "", (SHOP,), False),  # a program: what it could write proves nothing
+    ],
+)
+def test_a_page_of_another_origin_than_those_listed_is_a_stranger(origin, fetched, origins, expected):
+    asked = {"Origin": origin, "Sec-Fetch-Site": fetched} if origin else {}
+
+    assert stranger(asked, origins) is expected

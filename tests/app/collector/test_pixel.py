@@ -88,7 +88,8 @@ def test_the_command_prints_the_line_of_a_site(tmp_path):
 @pytest.fixture
 async def address():
     app = web.Application()
-    SCRIPT.add_to(app, "/v1")
+    app.router.add_get("/v1/capi.js", SCRIPT.serve)
+    app.router.add_get("/v1/capi.{version}.js", SCRIPT.serve)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

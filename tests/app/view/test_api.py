@@ -35,9 +35,14 @@ def test_every_schema_is_one_and_every_reference_leads_somewhere():
 
 
 def test_every_path_says_who_may_and_what_comes():
-    assert {"/index.json", "/events/{id}.json", "/dead.json", "/destinations.json", "/audit.json"} < set(
-        DOCUMENT["paths"]
-    )
+    assert {
+        "/index.json",
+        "/events/{id}.json",
+        "/dead.json",
+        "/destinations.json",
+        "/audit.json",
+        "/reconcile.json",
+    } < set(DOCUMENT["paths"])
     for path in DOCUMENT["paths"].values():
         for one in path.values():
             assert {"200", "401", "403", "503"} <= set(one["responses"])
@@ -94,6 +99,26 @@ def test_letters_work_and_destinations_fit():
     valid(
         {"destinations": {"ads": STANDS | {"since": iso(START), "by": "ada"}}, "workers_asked": 1, "workers_silent": 0},
         "Destinations",
+    )
+
+
+def test_match_quality_fits():
+    row = {"event": "purchase", "events": 2, "skipped": {"x": 1}, "carried": {"phone": 1}, "given": {"phone": 2}}
+    window = {"conversions": 2, "copies": 4, "since": iso(START), "until": iso(START)}
+    valid(
+        {
+            "destination": "ads",
+            "platform": "Meta",
+            "window": window,
+            "keys": ["phone"],
+            "events": [row],
+            "lint": [{"event": "purchase", "key": "phone", "text": "never there"}],
+            "event": "purchase",
+            "without": "phone",
+            "total": 1,
+            "ids": ["1"],
+        },
+        "MatchQuality",
     )
 
 

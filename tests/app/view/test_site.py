@@ -1,18 +1,19 @@
 """What all pages share: login, roles, forms, audit, and what a browser may do with an answer."""
 
+import tempfile
 from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 import pytest
-from aiohttp import web
+from aiohttp import FormData, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from app import settings
 from app.errors import CapistreamError
 from app.view.access import TRIES, Access
 from app.view.audit import Audit, Deed
-from app.view.site import Page, Site
+from app.view.site import Page, Site, file_bytes
 
 ADA, VIC = "a-token-of-ada-000000", "a-token-of-vic-000000"
 CONFIG = """
@@ -59,6 +60,10 @@ async def serving(text=CONFIG, refused=""):
         said.append({"who": call.who.name, "what": "was replayed"})
         return Page("problem.html", {"error": "done"})
 
+    async def upload(call):
+        said.append({"who": call.who.name, "what": file_bytes(call.field("file")), "to": call.field("to")})
+        return Page("problem.html", {"error": "done"})
+
     async def fail(call):
         raise {"bad": CapistreamError("that is wrong"), "odd": ZeroDivisionError("secret")}[call.field("how")]
 
@@ -68,6 +73,7 @@ async def serving(text=CONFIG, refused=""):
         one.route("GET", "/deep/{id}", "viewer", home),
         one.route("POST", "/act", "operator", act),
         one.route("POST", "/fail", "viewer", fail),
+        one.route("POST", "/upload", "operator", upload, 3 << 20),
         *one.common(),
     ])  # fmt: skip
     async with TestClient(TestServer(app)) as client:
@@ -282,3 +288,54 @@ async def test_without_a_login_the_page_says_who_gets_in():
         text = await (await place.client.get("/", headers=HTML)).text()
         assert "No login is configured" in text
         assert (await place.client.get("/", headers={"Host": "evil.example"})).status == 403
+
+
+# files
+
+
+def upload(content: bytes, **fields: str) -> FormData:
+    form = FormData()
+    for name, value in fields.items():
+        form.add_field(name, value)
+    form.add_field("file", content, filename="orders.csv", content_type="text/csv")
+    return form
+
+
+async def test_a_file_comes_byte_for_byte_and_is_not_written_to_disk(place, monkeypatch):
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda *_: pytest.fail("written to disk"))
+    content = bytes(range(256)) * 8000  # more than a web server takes by default
+
+    answer = await place.client.post("/upload", data=upload(content, to="ads"), headers=bearer(ADA))
+
+    assert answer.status == 200
+    assert place.said[-1] == {"who": "ada", "what": content, "to": "ads"}
+
+
+async def test_a_list_within_json_may_be_as_long_as_a_file(place):
+    answer = await place.client.post("/upload", json={"file": "x" * (2 << 20)}, headers=bearer(ADA))
+
+    assert answer.status == 200
+    assert len(place.said[-1]["what"]) == 2 << 20
+
+
+async def test_a_file_that_is_too_long_is_refused(place):
+    async def chunks():
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        for _ in range(4):
+            yield b"x" * (1 << 20)
+
+    headers = bearer(ADA, **{"Content-Type": "multipart/form-data; boundary=b"})
+    told = await place.client.post("/upload", data=upload(b"x" * (4 << 20)), headers=bearer(ADA))
+    untold = await place.client.post("/upload", data=chunks(), headers=headers)
+
+    assert (told.status, untold.status) == (413, 413)
+    assert not [one for one in place.said if isinstance(one["what"], bytes)]
+
+
+async def test_a_form_with_a_file_needs_the_token_of_its_session_too(place):
+    await place.login()
+
+    refused = await place.client.post("/upload", data=upload(b"x"))
+    taken = await place.client.post("/upload", data=upload(b"x", form_token=await form_token(place)))
+
+    assert (refused.status, taken.status) == (403, 200)

@@ -266,3 +266,18 @@ def test_a_page_is_an_outline_of_headings():
 
     assert re.findall(r"<h(\d)", text) == ["1", "2", "2", "3", "4", "4"]
     assert settings.parse("").view.journey_retention == 30 * 86400
+
+
+def test_nothing_of_an_event_becomes_a_part_of_the_page_about_match_quality():
+    row = {"event": EVIL, "events": 3, "skipped": {EVIL: 1}, "carried": {"phone": 1}, "given": {"phone": 2}}
+    none = row | {"event": "search", "events": 0}
+    said: Any = {"destination": "ads", "platform": "Meta", "event": EVIL, "without": "phone", "total": 2, "ids": [EVIL]}
+    said |= {"keys": ["phone"], "lint": [{"event": EVIL, "key": "phone", "text": "never there"}], "events": [row, none]}
+    window = {"conversions": 3, "copies": 4, "since": iso(START), "until": iso(START)}
+
+    text = render("match.html", **said, window=window, enough=20)
+
+    assert "img" not in checked(text).seen
+    assert "33&nbsp;%" in text
+    checked(render("match.html", **said | {"events": []}, window={"conversions": 0, "copies": 0}))
+    checked(render("match.html", **said | {"keys": []}, window=window))
