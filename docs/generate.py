@@ -235,7 +235,8 @@ two emulated platforms) under a load of 25 conversions a second, and does to it,
   join;
 - **their disks**: gone, another worker's, or as they once were;
 - **offsets**: all workers end, the group is set back to the beginning or by some time in every topic, and all begin again;
-- **Kafka and the collector**: a broker that is stopped, killed, or stands still; a collector that is killed;
+- **Kafka and the collector**: a broker that is stopped, killed, or stands still; a collector that is killed; in every other run it
+  has a spool, so that it answers while Kafka is away;
 - **platforms**: latency, 429 with Retry-After and Meta's own way to throttle, 5xx, HTML, a connection reset before or after the
   platform has accepted, a time-out after which it accepts, an expired token and its repair;
 - **records that nobody can use**: on the bus, at the collector, and by strangers in our own topics.

@@ -67,6 +67,7 @@ class Demo:
     ports: dict[str, int] = field(default_factory=lambda: dict(PORTS))  # wanted ones; others, where they are taken
     more: str = ""  # configuration beside that of demo.toml
     shop: bool = False  # the shop with the pixel, too
+    spool: bool = False  # the collector keeps on its disk what Kafka does not take
     children: list[Child] = field(default_factory=list)
     kafka: Kafka | None = None
     config: settings.Settings = field(init=False)
@@ -95,6 +96,8 @@ class Demo:
         )
         if self.destinations is not None:
             text = _with_only(self.destinations, text)
+        if self.spool:
+            text = text.replace("[collector]\n", f'[collector]\nspool = "{self.folder / "spool"}"\n')
         text += self.more
         path = self.folder / "capistream.toml"
         path.write_text(text)

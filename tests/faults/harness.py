@@ -65,6 +65,7 @@ class Run:
             worker_program=self.program or (last if UPGRADE in self.deck else this),
             destinations=self.destinations,
             ports=run.free_ports(),
+            spool=self.seed % 2 == 1 and UPGRADE not in self.deck,  # the last release does not know it
         )
         try:
             await demo.start()

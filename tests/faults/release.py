@@ -8,6 +8,7 @@ tests/faults/worker.py adds.
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PROGRAM = [sys.executable, "-m", "tests.faults.release"]
 NEWER = ("--backfill",)  # flags that the release need not know
+NEWER_PARTS = ("traffic",)  # of the configuration
 
 
 def commit() -> str:
@@ -43,6 +45,12 @@ def unpack(folder: Path) -> None:
 
 def main() -> None:
     folder, *rest = sys.argv[1:]
+    config = Path(rest[rest.index("--config") + 1])
+    known = Path(folder) / config.name
+    # whoever upgrades adds parts when all workers are new
+    parts = re.split(r"(?m)^(?=\[)", config.read_text())
+    known.write_text("".join(part for part in parts if not part.startswith(tuple(f"[{name}]" for name in NEWER_PARTS))))
+    rest[rest.index("--config") + 1] = str(known)
     # -P: what is in the current folder is of this version
     command = [sys.executable, "-P", "-m", "tests.faults.worker", *(word for word in rest if word not in NEWER)]
     os.execve(sys.executable, command, os.environ | {"PYTHONPATH": folder})  # noqa: S606 (no shell is wanted)

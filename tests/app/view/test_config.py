@@ -67,7 +67,9 @@ def test_workers_that_differ_are_told_apart_by_the_part_in_which_they_do():
 
 
 def test_a_worker_s_own_port_and_folder_are_no_difference():
-    other = SAMPLE.replace("port = 6066", "port = 6067").replace('data_dir = "/var/lib/capistream"', 'data_dir = "/var/lib/other"')
+    other = SAMPLE.replace("port = 6066", "port = 6067").replace(
+        'data_dir = "/var/lib/capistream"', 'data_dir = "/var/lib/other"'
+    )
     assert other != SAMPLE
 
     assert config.whole(told(SAMPLE)["prints"]) == config.whole(told(other)["prints"])
