@@ -8,7 +8,11 @@ import pytest_asyncio
 from tests.system.conftest import System, eventually
 from tests.system.test_reconcile import orders, pair  # noqa: F401 (a fixture)
 from tests.system.test_view import ADA, ask, workers
-from tests.system.test_view_browser import CHROMIUM, KINDS, chromium, violations, visiting  # noqa: F401 (a fixture)
+
+pytest.importorskip("playwright.async_api")
+pytest.importorskip("axe_playwright_python.async_playwright")
+
+from tests.system.test_view_browser import CHROMIUM, KINDS, chromium, violations, visiting  # noqa: F401 (a fixture; there is none without a browser)
 
 pytestmark = [
     pytest.mark.browser,

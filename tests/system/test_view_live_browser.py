@@ -6,6 +6,10 @@ import pytest_asyncio
 from tests.system.conftest import eventually, running
 from tests.system.test_main_job import BROWSER, pixel, server
 from tests.system.test_view import ADA, LOGIN, VIC, there
+
+pytest.importorskip("playwright.async_api")
+pytest.importorskip("axe_playwright_python.async_playwright")
+
 from tests.system.test_view_browser import CHROMIUM, KINDS, chromium, violations, visiting
 
 __all__ = ["chromium"]
