@@ -5,14 +5,14 @@ What it decides is in app/dedup.py; this file reads and writes. It is the one wr
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import orjson
 import structlog
 
-from app import clock, dedup, erasure, intake, metrics, receipts, routing
+from app import clock, dedup, erasure, intake, metrics, receipts, routing, topics
 from app.dead_letter import DeadLetter
 from app.events import Event
 from app.intake import label
@@ -50,6 +50,10 @@ class Dedup:
         self._updating = frozenset(
             name for name, one in pipeline.settings.destinations.items() if SINKS[one.sink].takes_revisions
         )
+        self.denials = 0  # times that late copies denied something so far
+        self._waits = max(
+            [topics.oldest(pipeline.settings, name) for name in pipeline.settings.destinations], default=0
+        )
         self._generation = -1
         self._passes: dict[int, Pass] = {}
         self._heard: dict[int, float] = {}  # partition -> when it had a clock record last, by our monotonic clock
@@ -60,7 +64,9 @@ class Dedup:
         self.partitions = {}
         for tp in app.consumer.sources():
             if tp.topic == self.pipeline.names.events:
-                partition = dedup.Partition(settings.rule, self._routes, self._updating, prints.of_copies, prints.keys)
+                partition = dedup.Partition(
+                    settings.rule, self._routes, self._updating, prints.of_copies, prints.keys, self._denies
+                )
                 partition.recover(self.pipeline.held.items(tp.partition))
                 self.partitions[tp.partition] = partition
         self._passes = {}
@@ -81,6 +87,9 @@ class Dedup:
         """Merging does not depend on who is forgotten; what goes out does, here and once more at deliver."""
         return erasure.routes(routing.routes(event, self.pipeline.settings), self.pipeline.people.known.of(event))
 
+    def _denies(self, copy: Event, but: Container[str]) -> bool:
+        return routing.denies(copy, self.pipeline.settings, but)
+
     async def batch(self, batch: Batch) -> None:
         pipeline, p = self.pipeline, batch.tp.partition
         await pipeline.app.consumer.own(batch.generation)
@@ -100,6 +109,10 @@ class Dedup:
         # later copy would make a second conversion of fewer copies.
         await pipeline.seen.write(p, result.seen, batch.generation)
         await pipeline.held.write(p, result.held, batch.generation)
+        if result.denied:  # now that deliver can read it
+            self.denials += 1
+            for one in pipeline.deliver.values():
+                one.denied(result.denied)
         self._count(p, result)
 
     def _memory(self, batch: Batch) -> dedup.Rows:
@@ -122,7 +135,7 @@ class Dedup:
     def _forget(self, p: int, partition: dedup.Partition, now: int, result: dedup.Result) -> None:
         """A few rows with each clock record, so that the whole table is gone over in hours and no batch is held up."""
         keep = self.pipeline.settings.view.journey_retention * 1000
-        gone = self.pipeline.seen.sweep(p, SWEEP, dedup.forgotten(partition.rule, now, keep))
+        gone = self.pipeline.seen.sweep(p, SWEEP, dedup.forgotten(partition.rule, now, keep, self._waits + topics.DAY))
         result.seen.update((key, None) for key in gone if key not in result.seen)
 
     # -- erasure

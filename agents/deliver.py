@@ -19,7 +19,7 @@ import heapq
 import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import structlog
 
-from app import alerts, dead_letter, erasure, intake, keys, metrics, outcome_rows, receipts, shape, topics, trace
+from app import alerts, dead_letter, dedup, erasure, intake, keys, metrics, outcome_rows, receipts, shape, topics, trace
 from app.checks import Checks
 from app.control import Order
 from app.delivery import Clock, Job, Parked, Policy, Queue, Queued, Settled
@@ -57,6 +57,7 @@ LATE_FOR = 60.0  # seconds for which that is so until somebody is told: a backfi
 REFUSED_FOR = 60.0  # seconds for which its topic takes nothing until somebody is told
 DOUBTS = 200  # parked events that are looked at in one turn, whether they are of somebody who is forgotten
 TURN = 1.0  # seconds after which the loop turns, whatever happens
+MAYBE_THERE = "an earlier attempt may have reached the platform"
 MOST_TRACES = 5  # that the outcome of an event names
 
 Notes = dict[Job, bytes]  # job -> its row in the topic of traces
@@ -93,7 +94,7 @@ class Refused:
 
 
 class Overtaken(Lost):
-    """Somebody was forgotten while a request of theirs was being made."""
+    """Somebody was forgotten, or a late copy denied something, while a request of theirs was being made."""
 
 
 class Open:
@@ -308,8 +309,9 @@ class Deliver:
     def _jobs_of(self, p: int, entries: Iterable[Entry]) -> tuple[list[Job], list[tuple[Job, Final]]]:
         """Under each name, what is to be sent, and what has its final outcome before that. What is known is left out."""
         found: list[tuple[Job, Prepared]] = []
-        for entry in entries:
-            basis, prepared = self._prepare(entry.event)
+        entries = list(entries)
+        for entry, denied in zip(entries, self._denials(p, [entry.key for entry in entries]), strict=True):
+            basis, prepared = self._prepare(entry.event, denied)
             found += [(self._job(p, entry, basis, one), one) for one in prepared]
         of_name = self.outcomes.get(p, [job.key for job, _ in found])
         of_event = self.outcomes.get(p, [job.key.split(NAME)[0] + NAME for job, _ in found])
@@ -324,20 +326,29 @@ class Deliver:
                 jobs.append(job)
         return jobs, finals
 
-    def _prepare(self, event: Event) -> tuple[str, Sequence[Prepared]]:
+    def _denials(self, p: int, keys_: Sequence[bytes]) -> list[Json | None]:
+        """What late copies of these conversions deny. Partition n of all tables is ours, or none is."""
+        return [dedup.denied_later(row) for row in self.pipeline.seen.get(p, keys_)]
+
+    @property
+    def _news(self) -> int:
+        """A number that grows whenever something may not be sent any more."""
+        return self.pipeline.people.known.changes + self.pipeline.dedup.denials
+
+    def _prepare(self, event: Event, denied: Json | None) -> tuple[str, Sequence[Prepared]]:
         """Judge the event again, and put it in the platform's words; or say why not."""
         if what := self.pipeline.people.known.of(event):
             # under the platform's names, as what was delivered before stays so
             names = self.settings.platform_names(self.sink.names, event["event_name"]) or [""]
             return "", [Prepared(name, _suppressed(what)) for name in names]
-        return prepare(self.name, event, self.settings, self.sink, self.clock.unix())
+        return prepare(self.name, event, self.settings, self.sink, self.clock.unix(), denied)
 
     def _job(self, p: int, entry: Entry, basis: str, one: Prepared) -> Job:
         payload = one.found if isinstance(one.found, Payload) else Payload(entry.event["event_id"], {})
         key = entry.key + NAME + one.name.encode()
         job = Job(key, p, entry.event, one.name, basis, payload, one.size, entry.offset, entry.replay, entry.at)
         job.unclear_since = self._unclear.get(key)
-        job.looked_up = self.pipeline.people.known.changes  # by `_prepare`
+        job.looked_up = self._news  # by `_prepare`
         return job
 
     def _enter(self, job: Job) -> None:
@@ -469,36 +480,65 @@ class Deliver:
                 self.queue.release()
 
     async def _not_forgotten(self, jobs: list[Job], generation: int) -> list[Job]:
-        """Those that may still be sent; the others have their outcome."""
+        """Those that may still be sent as they are; the others have their outcome, or are made anew."""
         gone = self._gone(jobs)
         await self._settle(gone, generation)
         left = {id(job) for job, _ in gone}
         return [job for job in jobs if id(job) not in left]
 
     def _gone(self, jobs: Iterable[Job]) -> list[Settled]:
-        """Of these, the events of people who are forgotten by now."""
-        known, found = self.pipeline.people.known, list[Settled]()
+        """Of these, the events of people who are forgotten by now, and those of which late copies deny something."""
+        news, found = self._news, list[Settled]()
         for job in jobs:
-            if job.looked_up == known.changes:
+            if job.looked_up == news:
                 continue
-            if what := known.of(job.event):
-                found.append((job, _suppressed(what, unclear=job.unclear_since is not None)))
+            if verdict := self._verdict(job):
+                found.append((job, verdict))
             else:
-                job.looked_up = known.changes
+                job.looked_up = news
         return found
+
+    def _verdict(self, job: Job) -> Final | Parked | None:
+        """Why it may not go as it is."""
+        unclear = job.unclear_since is not None
+        if what := self.pipeline.people.known.of(job.event):
+            return _suppressed(what, unclear=unclear)
+        (denied,) = self._denials(job.partition, [job.key.split(NAME)[0]])
+        if denied is None:
+            return None
+        basis, prepared = self._prepare(job.event, denied)
+        found = next((one.found for one in prepared if one.name in ("", job.name)), job.payload)
+        if isinstance(found, Final):
+            job.basis = basis
+            return replace(found, detail=found.detail or (MAYBE_THERE if unclear else ""))
+        # in part, or with another word on consent: in the queue it would stand in the wrong group
+        return None if found == job.payload else Parked(self.clock.unix(), "a late copy denies some of it")
 
     def forget(self) -> None:
         """Somebody is forgotten: what waits here of the person has its outcome at once, also while nothing is sent.
 
         Without the partitions there is nothing to do: whoever has them reads the same entries.
         """
+        if self._ours():
+            self._take_out(self.queue)
+            self._doubted = list(self._parked)
+
+    def denied(self, keys_: Iterable[bytes]) -> None:
+        """Late copies of these conversions deny something: the same."""
         if not self._ours():
             return
-        gone = {id(job): one for job, one in self._gone(self.queue)}
-        removed = self.queue.remove(lambda job: id(job) in gone)
-        if removed:
+        names = self.settings.platform_names
+        mine = [key + NAME + name.encode() for key in keys_ for name in names(self.sink.names, keys.parts(key)[2])]
+        self._take_out([self._jobs[key] for key in mine if key in self._jobs])
+        for key in mine:
+            if key in self._parked:
+                heapq.heappush(self._due, (0.0, key))
+
+    def _take_out(self, jobs: Iterable[Job]) -> None:
+        """Those of them out of the queue that may not be sent as they are."""
+        if gone := {id(job): one for job, one in self._gone(jobs)}:
+            removed = self.queue.remove(lambda job: id(job) in gone)
             self._task(self._settle([(job, gone[id(job)]) for job in removed], self._generation))
-        self._doubted = list(self._parked)
         self._changed.set()
 
     def _doubt(self) -> None:
@@ -517,7 +557,7 @@ class Deliver:
         if consumer.yielding or self.pipeline.app.should_stop:
             raise Lost("leaving the rest to the next owner")
         if self._gone(jobs):
-            raise Overtaken("somebody is forgotten")
+            raise Overtaken("somebody is forgotten, or has denied")
 
     async def _rehearse(self, jobs: Sequence[Job], generation: int) -> None:
         """In shadow: all but sending."""
@@ -787,8 +827,9 @@ class Deliver:
         if row is None:
             return
         said = orjson.loads(row)
-        basis, prepared = self._prepare(said["event"])
         event_key, name = key.split(NAME, 1)
+        (denied,) = self._denials(p, [event_key])
+        basis, prepared = self._prepare(said["event"], denied)
         entry = Entry(event_key, said["offset"], said["event"], said["replay"])
         as_named = Prepared(name.decode(), Final("skipped", NO_NAME))  # unless the settings still have that name
         one = next((one for one in prepared if one.name in ("", as_named.name)), as_named)
@@ -870,7 +911,7 @@ class Deliver:
 
 def _suppressed(what: erasure.What, *, unclear: bool = False) -> Final:
     outcome, reason = erasure.SUPPRESSED[what]
-    return Final(outcome, reason, "an earlier attempt may have reached the platform" if unclear else "")
+    return Final(outcome, reason, MAYBE_THERE if unclear else "")
 
 
 def _entry(key: bytes | None, value: bytes | None, offset: int, at: int) -> Entry | None:

@@ -113,6 +113,35 @@ def judge(
     return _in_part(policy, ", ".join([*opted_out, basis]), flags, opted_out=bool(opted_out), denied=denied)
 
 
+def may_deny(consent: Mapping[str, Any]) -> bool:
+    """False where all that is said is a plain grant: most often, and then nothing has to be read."""
+    for name, said in consent.items():  # noqa: SIM110 (a generator takes three times as long, and every conversion is asked)
+        if said != "granted" and name not in ("region", "categories"):
+            return True
+    return False
+
+
+def denies(
+    consent: Mapping[str, Any],
+    purpose: str,
+    policy: ConsentPolicy,
+    *,
+    vendor: int | None = None,
+    flags: Collection[Flag] = (),
+) -> bool:
+    """Does it deny, for whatever place, anything that a destination of this purpose needs, or that its platform is told?"""
+    found = read(consent, policy, vendor)
+    if (found.opt_outs or found.refusals) and (purpose != "analytics" or flags):
+        return True
+    needs = (DEFAULT_NEEDS[purpose] if one is None else one for one in (policy.needs, *_elsewhere(policy)))
+    names = {*_TELLABLE} if "signals" in flags else set[str]()
+    return any(found.signals.get(name) == "denied" for name in names.union(*needs))
+
+
+def _elsewhere(policy: ConsentPolicy) -> list[Any]:
+    return [one.needs for one in policy.regions.values() if one.needs is not None]
+
+
 def _in_part(
     policy: ConsentPolicy, basis: str, flags: Collection[Flag], *, opted_out: bool, denied: Collection[str]
 ) -> Verdict:

@@ -12,6 +12,8 @@ Table `seen`, by conversion key, JSON:
     g  different people under this id, where there is more than one: each of the others has a row of its own
     p  who sent copies, from the third copy on: marks of people or browsers        h  offset from which the id is no key
     f  keyed hashes of whom it was of, where the settings have a key: how an erasure finds it
+    e  a checksum of what the merged copies deny, where they do
+    d  what copies deny that came too late for the merge: deliver reads it before it sends what still waits
     x  offsets in capistream.conversions: of its closing, and of what was sent on after that; the newest ones
 An alias row (key begins with 0x1e) names the conversion that another event id belongs to: {"=": id, "t": record time}. The
 row with the key 0x1d is when this memory begins: {"since": Unix milliseconds}.
@@ -28,14 +30,15 @@ Table `held`, by conversion key, JSON, while it is open, and longer where a late
 
 import hashlib
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
 
-from app import clock, keys, merge, people, shape
-from app.events import Event, Json
+from app import clock, consent, keys, merge, people, shape
+from app.events import SIGNALS, Event, Json
 from app.routing import Route
 from app.settings import EventRule
 
@@ -89,6 +92,7 @@ class Result:
     seen: Rows = field(default_factory=dict)
     held: Rows = field(default_factory=dict)
     duplicates: list[tuple[str, str]] = field(default_factory=list)  # (event name, repeat or late), each record once
+    denied: list[bytes] = field(default_factory=list)  # keys of which a late copy denies more than was known
     flags: list[tuple[str, str]] = field(default_factory=list)  # (event name, what is odd about it: metrics.FLAGGED)
     unreadable: list[int] = field(default_factory=list)  # offsets of records that are nothing of ours
 
@@ -112,6 +116,9 @@ class Partition:
     updating: frozenset[str] = frozenset()  # destinations that can take a revision
     prints: Callable[[Sequence[Event]], Sequence[str]] = lambda _copies: ()  # for `f` of the row
     secrets: Sequence[bytes] = ()  # for the marks of people in rows: the key in use, and those before it
+    denies: Callable[[Event, Container[str]], bool] = lambda _copy, _but: (
+        False
+    )  # any destination anything, but for these
     since: int | None = None  # Unix milliseconds: what was received before may have been sent, and nobody remembers
     open: dict[bytes, Hold] = field(default_factory=dict)
     deadlines: list[tuple[int, bytes]] = field(default_factory=list)  # a heap; entries of closed holds are stale
@@ -229,9 +236,11 @@ class _Run:
             if row is None or (hold is not None and ("k" not in hold or not self._erased(key, row, hold, gone))):
                 continue
             if row["s"] is not None:
-                for name in ("w", "p", "f", "x"):
+                for name in ("w", "p", "f", "x", "e"):
                     row.pop(name, None)
                 row["c"] = [[*copy[:4], ""] for copy in row["c"]]
+                if "d" in row:  # strings speak of a person; so much says nothing, and takes nothing back
+                    row["d"] = dict.fromkeys(SIGNALS, "denied")
                 self.dirty_rows.add(key)
         return self._done()
 
@@ -280,7 +289,8 @@ class _Run:
         row, hold = self.rows[key], self._hold(key)
         open_ = hold is not None and (row is None or row["s"] is None)
         if row is None or (not open_ and copy["received"] - row["c"][0][1] > rule.horizon * 1000):
-            row = self.rows[key] = {"v": ROW_VERSION, "c": [], "n": 0, "o": -1, "s": None}
+            still = {} if row is None or "d" not in row else {"d": row["d"]}  # what it meant before may wait to be sent
+            row = self.rows[key] = {"v": ROW_VERSION, "c": [], "n": 0, "o": -1, "s": None, **still}
             if not open_:
                 hold = None  # of what the key meant before its horizon
         if row["c"] and offset < row["c"][0][2]:
@@ -361,7 +371,9 @@ class _Run:
         elif copy["received"] > hold["d"] and not rule.wait_for:
             # the hold closes with the next clock record, and this copy comes after that
             waiting = hold.setdefault("l", [])
-            if len(waiting) < merge.MAX_COPIES and copy not in (one[2] for one in waiting):
+            if len(waiting) == merge.MAX_COPIES:
+                self._deny(key, row, copy)
+            elif copy not in (one[2] for one in waiting):
                 waiting.append([record.offset, record.timestamp, copy])
             self.dirty_holds.add(key)
             if new:
@@ -380,6 +392,7 @@ class _Run:
         """A copy of a conversion that has closed. Most often it only counts; a kept or parked hold may change by it."""
         rule, name = self.partition.rule(copy["event_name"]), copy["event_name"]
         unconfirmed = row["s"] == "unconfirmed"
+        self._deny(key, row, copy)
         if not (unconfirmed or "k" in row):
             if new:
                 self.result.duplicates.append((name, "late"))
@@ -397,6 +410,18 @@ class _Run:
                 self._close(key, row, hold, "complete" if _complete(rule, hold["x"]) else "hold_ended")
         elif changed and new:
             self._update(key, row, hold)
+
+    def _deny(self, key: bytes, row: Json, copy: Event) -> None:
+        """What a copy denies that comes too late for the merge is in the row, for deliver. What it grants is not."""
+        said = copy.get("consent")
+        if not said or not consent.may_deny(said):
+            return
+        if _checksum(said) == row.get("e") or not self.partition.denies(copy, row.get("r", ())):
+            return
+        known, row["d"] = row.get("d"), merge.denials([row.get("d", {}), said])
+        if row["d"] != known:
+            self.result.denied.append(key)
+            self.result.flags.append((copy["event_name"], "denied_later"))
 
     def _add(self, key: bytes, hold: Json, copy: Event, repeated: str) -> bool:
         """Whether the copy says anything new; if not and `repeated`, that is counted."""
@@ -446,6 +471,8 @@ class _Run:
             if why:
                 self.result.flags.append((event["event_name"], why))
             one["s"], one["t"] = how, when
+            if (said := event.get("consent")) and consent.may_deny(said):
+                one["e"] = _checksum(said)
             if who := people.marks(copies, self.partition.secret):
                 one["w"] = who
             if prints := self.partition.prints(copies):
@@ -471,7 +498,9 @@ class _Run:
             self.record = _Place(offset, appended)  # where it stands itself
             if self._is_stranger(self.partition.rule(late["event_name"]), row, late):
                 self._turn_away(row, late)
-            elif "k" in row and self._add(key, hold, late, "") and not told:
+                continue
+            self._deny(key, row, late)
+            if "k" in row and self._add(key, hold, late, "") and not told:
                 self._update(key, row, hold)
         self.record = record
 
@@ -576,10 +605,18 @@ def _read(record: Any) -> Event | int | None:
         return None
 
 
-def forgotten(rule: Callable[[str], EventRule], now: int, keep: float = 0.0) -> Callable[[bytes, bytes], bool]:
+def denied_later(row: bytes | None) -> Json | None:
+    """What copies of a conversion deny that came after it had closed, or nothing."""
+    return orjson.loads(row).get("d") if row and b'"d":' in row else None  # most often not to be read
+
+
+def forgotten(
+    rule: Callable[[str], EventRule], now: int, keep: float = 0.0, waits: float = 0.0
+) -> Callable[[bytes, bytes], bool]:
     """Which rows of `seen` nobody needs any more when the log's clock says `now`: (key, row) -> bool.
 
-    `keep`: milliseconds for which a conversion can be looked up at least. Which copies are late does not depend on it.
+    `keep`: milliseconds for which a conversion can be looked up at least. Which copies are late does not depend on it. `waits`:
+    for which one may wait to be sent, and what late copies deny is needed.
     """
 
     def test(key: bytes, value: bytes) -> bool:
@@ -589,7 +626,7 @@ def forgotten(rule: Callable[[str], EventRule], now: int, keep: float = 0.0) -> 
         name = keys.parts(key.removeprefix(ALIAS))[2]
         first = row["t"] if "=" in row else row["c"][0][1]
         closed = "=" in row or row["s"] is not None
-        return closed and bool(now - first > max(rule(name).horizon * 1000 + GRACE, keep))
+        return closed and bool(now - first > max(rule(name).horizon * 1000 + GRACE, keep, waits if "d" in row else 0))
 
     return test
 
@@ -624,6 +661,11 @@ def _confirmed(rule: EventRule, copies: Sequence[Event]) -> bool:
 
 def _people(rule: EventRule, copies: Sequence[Event]) -> list[tuple[str, list[Event]]]:
     return people.groups(copies) if rule.different_people == "apart" else [("", list(copies))]
+
+
+def _checksum(said: Any) -> str:
+    """Of what a consent denies."""
+    return f"{zlib.crc32(orjson.dumps(merge.denials([said]))):x}"
 
 
 def _copies(copies: Sequence[Event]) -> list[Json]:

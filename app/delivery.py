@@ -76,7 +76,7 @@ class Job:
     added: float = 0.0  # steady time
     told: str = ""  # the failure of it that was traced last
     traces: list[int] = field(default_factory=list)  # offsets of its rows in the topic of traces, the newest ones
-    looked_up: int = -1  # entries of app/erasure.py that were known when it was certain that nobody in it is forgotten
+    looked_up: int = -1  # how many were forgotten or denied late when it was certain that this may go
 
     @property
     def revision(self) -> int:

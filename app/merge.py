@@ -238,6 +238,17 @@ def merge_consent(signals: Sequence[Any]) -> Json:
     return result
 
 
+def denials(signals: Sequence[Any]) -> Json:
+    """What takes something away in these consents, merged. Strings are kept whole: what they deny depends on who asks."""
+    told = merge_consent(signals)
+    return {k: v for k, v in told.items() if k in ("tcf", "gpp", "us_privacy") or v in ("denied", True)}
+
+
+def narrowed(event: Event, denied: Json) -> Event:
+    """The event as if copies that deny this had been merged into it."""
+    return {**event, "consent": merge_consent([event.get("consent", {}), denied])}  # type: ignore[typeddict-item]
+
+
 def decided(copies: Iterable[Event]) -> Json:
     """The merged consent of copies, without the categories: what those decide are signals by now, and there can be any number."""
     consent = merge_consent([c["consent"] for c in copies if "consent" in c])

@@ -98,7 +98,8 @@ DUPLICATES = Counter(
 FLAGGED = Counter(
     "capistream_flagged_total",
     "What is odd about conversions: several_people (one id, different people: look for a cached page), hot_id (one id for "
-    "many: a placeholder), and why they were parked: beyond_horizon, before_memory, unconfirmed",
+    "many: a placeholder), denied_later (a copy that came after closing denies what others allowed: "
+    "what still waits is held back), and why they were parked: beyond_horizon, before_memory, unconfirmed",
     ["event", "flag"],
 )
 HELD = Gauge(

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import orjson
 import structlog
 
-from app import consent, mapping, routing
+from app import consent, mapping, merge, routing
 from app.destination import Destination
-from app.events import Event
+from app.events import Event, Json
 from app.fields import BadExpression
 from sinks._base import Payload, Request, Sink, Skip
 from sinks._kinds import misfit
@@ -57,17 +57,24 @@ def shown(sink: Sink, request: Request, now: float) -> Request:
 NO_NAME = "this destination has no such event; name one in `events`, or set custom_events"
 
 
-def prepare(name: str, event: Event, settings: Destination, sink: Sink, now: float) -> tuple[str, Sequence[Prepared]]:
+def prepare(
+    name: str, event: Event, settings: Destination, sink: Sink, now: float, denied: Json | None = None
+) -> tuple[str, Sequence[Prepared]]:
     """(basis in consent, what to send or why it is not sent: one for each name that the platform has for the event).
 
-    `now` is in Unix seconds.
+    `now` is in Unix seconds. `denied`: what copies deny that came after the event had closed.
     """
+    names = settings.platform_names(sink.names, event["event_name"])
     route = routing.route(event, settings, sink)
     if route.state != "queued":
         return route.basis, [Prepared("", Final(route.state, route.reason))]
+    if denied:
+        event = merge.narrowed(event, denied)
+        route = routing.route(event, settings, sink)
+        if route.state != "queued":  # under its names, as what was delivered before stays so
+            return route.basis, [Prepared(one, Final(route.state, "denied_later")) for one in names or [""]]
     if too_old(event, sink, now):
         return route.basis, [Prepared("", Final("rejected", "too_old"))]
-    names = settings.platform_names(sink.names, event["event_name"])
     if not names:
         return route.basis, [Prepared("", Final("skipped", NO_NAME))]
     # the last that reads consent: a sink and the settings' expressions see only what it lets them

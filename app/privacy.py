@@ -47,7 +47,7 @@ _TOPICS: Mapping[str, str] = {
     "control": _NOBODY + "; which operator gave an order",
     "audit": "which user of the pages looked at which event id or order number, or did something; networks that they came from",
     "seen": "event ids, order numbers, and short marks made of hashed identifiers and cookies, which tell people apart; with "
-    "`privacy.key`, keyed hashes of the identifiers",
+    "`privacy.key`, keyed hashes of the identifiers; what late copies deny of consent",
     "held": _WHOLE,
     "outcomes": _IDS + "; whole events where they wait to be sent again",
 }

@@ -1,6 +1,6 @@
 """May this destination have this event? A pure function, asked when an event closes and again before it is sent."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from app import consent, keys
@@ -50,6 +50,15 @@ def route(event: Event, destination: Destination, sink: Sink | type[Sink]) -> Ro
         site=event["site"],
     )
     return Route("queued" if verdict.allowed else "held_back", verdict.reason, verdict.basis, verdict)
+
+
+def denies(copy: Event, settings: Settings, but: Container[str] = ()) -> bool:
+    """Does this copy by itself deny anything that a destination, `but` for these, needs or is told?"""
+    said = copy.get("consent", {})
+    sinks = ((SINKS[one.sink], one) for name, one in settings.destinations.items() if name not in but)
+    return any(
+        consent.denies(said, sink.purpose, one.consent, vendor=sink.vendor, flags=sink.flags) for sink, one in sinks
+    )
 
 
 def routes(event: Event, settings: Settings) -> Mapping[str, Route]:

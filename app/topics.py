@@ -102,7 +102,8 @@ def plan(settings: Settings) -> list[Topic]:
 
     name, n = names(settings), settings.kafka.partitions
     longest = max(settings.view.journey_retention, *(rule.horizon for rule in settings.rules.values()))
-    horizon = int(longest * 1000) + DAY
+    waits = [oldest(settings, destination) for destination in settings.destinations]  # late denials count for so long
+    horizon = max(int(longest * 1000), *waits, 0) + DAY
     # Kafka's clock: copied source timestamps would let retention delete a replay of old events before it is read
     log = {"message.timestamp.type": "LogAppendTime", "cleanup.policy": "delete"}
     keep, window, lag = (
@@ -141,10 +142,9 @@ def plan(settings: Settings) -> list[Topic]:
     ]  # fmt: skip
     for destination, one in settings.destinations.items():
         limits = SINKS[one.sink](one).limits
-        oldest = _oldest(limits)
         topics += [
             Topic(name.to(destination), "conversion key", "agents/dedup", f"what {destination} shall get", n,
-                  log | {"retention.ms": str(oldest + DAY), "segment.ms": _roll(window)}),
+                  log | {"retention.ms": str(_oldest(limits) + DAY), "segment.ms": _roll(window)}),
             Topic(name.changelog(outcomes_table(destination)), "conversion key", "agents/deliver",
                   f"table outcomes.{destination}: what became of each event there", n,
                   state | {"cleanup.policy": "compact,delete", "retention.ms": str(outcomes_kept(limits))}),

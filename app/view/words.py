@@ -43,6 +43,7 @@ MOODS: Mapping[str, str] = {
 REASONS: Mapping[str, str] = {
     "consent_denied": "consent denied",
     "consent_absent": "no copy tells of the consent that it needs",
+    "denied_later": "a copy that came after closing denies consent",
     "withdrawn": "the person has withdrawn",
     "erasure": "the person was erased",
     "destination_off": "this destination is switched off",

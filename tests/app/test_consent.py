@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import consent, merge
-from app.destination import ConsentPolicy
+from app.destination import ConsentPolicy, RegionalConsent
 from app.events import Json, Signal
 from sinks._base import Purpose
 from tests.app.signals.encoder import gpp_string, tc_string, us_national
 from tests.factories import events, make_event
 
 SIGNALS = ("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization")
+STRINGS = ("tcf", "gpp", "us_privacy")
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 ALL = dict.fromkeys(SIGNALS, "granted")
 REQUIRE, ASSUME = ConsentPolicy(absent="require"), ConsentPolicy(absent="assume")
@@ -526,6 +527,50 @@ def test_requiring_allows_no_more_than_assuming(signals, purpose, policy):
 
     if consent.judge(signals, purpose, stricter).allowed:
         assert consent.judge(signals, purpose, policy).allowed
+
+
+@given(CONSENTS, CONSENTS | st.sampled_from(DENIALS), st.sampled_from(PURPOSES), POLICIES, POLICIES)
+def test_what_would_keep_an_event_back_in_a_late_copy_is_heard_wherever_the_person_is(
+    known, late, purpose, policy, there
+):
+    policy = policy.model_copy(update={"regions": {"DE": RegionalConsent(needs=there.needs, absent=there.absent)}})
+    narrowed = merge.merge_consent([known, merge.denials([late])])
+    same = all(known.get(name, late[name]) == late[name] for name in STRINGS if name in late)
+
+    for place in ("", "DE") if same else ():
+        before, after = (consent.judge(one, purpose, policy, place=place) for one in (known, narrowed))
+        if before.allowed and not after.allowed:
+            assert consent.may_deny(late)
+            assert consent.denies(late, purpose, policy)
+
+
+@given(CONSENTS, CONSENTS)
+def test_what_a_late_copy_denies_grants_no_signal(known, late):
+    denied = merge.denials([late])
+    narrowed = merge.merge_consent([known, denied])
+
+    assert merge.denials([denied]) == denied
+    assert not any(narrowed.get(name) == "granted" != known.get(name) for name in SIGNALS)
+
+
+@pytest.mark.parametrize(
+    ("said", "purpose", "flags", "expected"),
+    [
+        ({"ad_user_data": "denied"}, "advertising", (), True),
+        ({"ad_user_data": "denied"}, "analytics", (), False),
+        ({"ad_user_data": "denied"}, "analytics", ("signals",), True),  # the platform is told so
+        ({"ad_personalization": "denied"}, "advertising", ("opt_out",), False),
+        ({"gpc": True}, "advertising", (), True),
+        ({"gpc": True}, "analytics", (), False),
+        ({"gpc": True}, "analytics", ("opt_out",), True),
+        ({"tcf": "?"}, "analytics", (), True),
+        ({"tcf": EVERYTHING}, "advertising", ("signals",), False),
+        (ALL, "advertising", ("signals",), False),
+        ({}, "advertising", ("signals",), False),
+    ],
+)
+def test_a_copy_denies_what_the_destination_needs_or_tells(said, purpose, flags, expected):
+    assert consent.denies(said, purpose, REQUIRE, flags=flags) is expected
 
 
 Told = Literal["granted", "denied", "absent"]

@@ -5,7 +5,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from app import clock, dedup, erasure, keys, merge
 from app.dedup import ALIAS, Closed, Partition, Result
 from app.erasure import Forgotten, Prints
-from app.events import Event, Json
+from app.events import SIGNALS, Event, Json
 from app.normalize import MAX_BYTES
 from app.routing import Route
 from app.settings import EventRule
@@ -56,8 +56,13 @@ def route(event: Event) -> Mapping[str, Route]:
     return routes | {"stats": Route("queued")}
 
 
+def denies(copy: Event, but: Container[str]) -> bool:
+    minding = ("ads", "strict") if copy["event_name"] in LONG_RULES else ("ads",)
+    return copy["consent"].get("ad_storage") == "denied" and any(name not in but for name in minding)
+
+
 def new_partition() -> Partition:
-    return Partition(rule, route, updating=frozenset({"ads"}))
+    return Partition(rule, route, updating=frozenset({"ads"}), denies=denies)
 
 
 class Record(NamedTuple):
@@ -809,6 +814,7 @@ def test_rows_have_the_fields_that_the_module_tells_of_and_no_others():
         "s": "hold_ended",
         "t": 20_000,
         "r": {"ads": ["held_back", "consent_denied"]},
+        "e": "37d4b80b",
     }
 
 
@@ -817,7 +823,7 @@ def test_rows_have_the_fields_that_the_module_tells_of_and_no_others():
 def test_no_row_has_a_field_that_the_module_does_not_tell_of(log, seed):
     of_seen, of_held = (set(re.findall(r"    (\w)  ", text)) for text in (dedup.__doc__ or "").split("Table `held`"))
 
-    assert of_seen == {"v", "n", "c", "o", "s", "t", "r", "k", "u", "w", "g", "p", "h", "f", "x"}
+    assert of_seen == {"v", "n", "c", "o", "s", "t", "r", "k", "u", "w", "g", "p", "h", "f", "x", "e", "d"}
     assert of_held == {"v", "d", "o", "a", "x", "c", "l", "p", "k"}
     worker = play(log[: Random(seed).randint(1, len(log))], Random(seed))
     for key, row in worker.seen.items():
@@ -1014,6 +1020,132 @@ def test_a_late_denial_is_remembered_against_a_later_grant():
         worker.take(make_copy("pixel", 9_000, event_name="sign_up", consent={"ad_storage": answer}))
 
     assert len(worker.outputs) == 1
+
+
+# late copies that take something away
+
+
+def granting(source: str, received: int, answer: str = "granted", name: str = "purchase", **more: Any) -> Event:
+    return make_copy(source, received, event_name=name, consent={"ad_storage": answer, **more})
+
+
+def test_what_a_late_copy_denies_is_in_the_row_and_no_later_grant_takes_it_out():
+    worker = Worker()
+    worker.take(granting("pixel", 1_000), granting("server", 1_000))
+
+    denial = worker.take(granting("pixel", 20_000, "denied", ad_user_data="granted", region="DE"))
+    grant = worker.take(granting("pixel", 21_000), granting("server", 22_000))
+
+    assert denial.denied == [keys.key(granting("pixel", 0))]
+    assert denial.closed == grant.closed == []
+    assert grant.denied == []
+    assert dedup.denied_later(worker.seen[keys.key(granting("pixel", 0))]) == {"ad_storage": "denied"}
+    assert worker.flags == [("purchase", "denied_later")]
+
+
+@pytest.mark.parametrize(
+    ("first", "late"),
+    [
+        ({"ad_storage": "granted"}, {"ad_storage": "granted", "gpc": False}),
+        ({"ad_storage": "granted"}, {"ad_storage": "granted", "ad_user_data": "granted"}),
+        ({"ad_storage": "granted"}, None),
+        ({"ad_storage": "denied"}, {"ad_storage": "denied", "gpc": True}),  # nobody gets it who minds
+        ({"tcf": "x", "ad_storage": "denied"}, {"ad_storage": "denied", "tcf": "x"}),
+    ],
+)
+@pytest.mark.parametrize("name", ["purchase", "page_view"])
+def test_late_copies_that_deny_nothing_or_only_what_was_denied_leave_nothing(name, first, late):
+    worker = Worker()
+    worker.take(make_copy("pixel", 1_000, event_name=name, consent=first), 12_000)
+
+    result = worker.take(make_copy("server", 20_000, event_name=name, **({"consent": late} if late else {})))
+
+    assert result.duplicates == [(name, "late")]
+    assert (result.denied, worker.flags) == ([], [])
+    assert "d" not in worker.row(make_copy("pixel", 0, event_name=name))
+
+
+def test_what_several_late_copies_deny_adds_up():
+    worker = Worker()
+    worker.take(granting("pixel", 1_000, name="page_view"))
+
+    for copy in (
+        granting("pixel", 2_000, "denied", "page_view", tcf="a"),
+        granting("app", 3_000, "denied", "page_view", tcf="b"),
+    ):
+        worker.take(copy)
+
+    assert worker.row(granting("pixel", 0, name="page_view"))["d"] == {"ad_storage": "denied", "tcf": "contradictory"}
+
+
+@pytest.mark.parametrize("late", [1, merge.MAX_COPIES + 1])
+def test_a_denial_past_the_deadline_that_comes_before_the_clock_counts(late):
+    worker = Worker()
+    copies = [granting("pixel", 12_000 + n, n=n) for n in range(late - 1)]
+
+    worker.take(granting("pixel", 1_000), *copies, granting("server", 13_000, "denied"), 14_000)
+
+    (closed,) = worker.outputs
+    assert states(closed)["ads"] == ("queued", "")
+    assert worker.row(closed.event)["d"] == {"ad_storage": "denied"}
+
+
+def test_a_late_denial_of_somebody_else_takes_nothing_away():
+    worker = Worker()
+    worker.take(of("a", "pixel"), of("a", "server"))
+
+    worker.take(of("b", "pixel", 20_000, consent={"ad_storage": "denied"}))
+
+    assert all(dedup.denied_later(row) is None for row in worker.seen.values())
+
+
+def test_a_denial_stays_while_its_conversion_may_wait_to_be_sent():
+    worker = Worker()
+    worker.take(granting("pixel", 1_000, name="generate_lead"), 5_000)
+    worker.take(granting("pixel", 90_000, "denied", "generate_lead"))
+    key = keys.key(granting("pixel", 0, name="generate_lead"))
+    over = 100_000 + dedup.GRACE + 2_000
+
+    assert not dedup.forgotten(rule, over, waits=over)(key, worker.seen[key])
+    assert dedup.forgotten(rule, over, waits=over - 2_000)(key, worker.seen[key])
+
+    worker.take(granting("pixel", 200_000, name="generate_lead"))  # beyond its horizon the key means something new
+    assert dedup.denied_later(worker.seen[key]) == {"ad_storage": "denied"}
+
+
+def test_after_an_erasure_a_denial_stays_and_says_nothing_of_the_person():
+    worker = Worker()
+    ada = of("a", "pixel"), of("a", "server")
+    worker.take(*ada, of("a", "pixel", 20_000, consent={"ad_storage": "denied", "tcf": "a string"}))
+
+    erase(worker, ada[0])
+
+    assert worker.row(ada[0])["d"] == dict.fromkeys(SIGNALS, "denied")
+
+
+@fast
+@given(log=LOGS, seed=SEEDS, kills=st.sampled_from((0.0, 0.3)))
+def test_who_was_denied_late_is_known_however_the_log_is_batched_and_whatever_is_killed(log, seed, kills):
+    worker = play(log, Random(seed), kills=kills)
+    rows = conversions(worker.seen)
+
+    for key, lives in oracle(log)[1].items():
+        copies = [copy for life in lives for _, copy in life.copies]
+        late = [copy for life in lives for _, copy in life.copies if copy not in life.joined]
+        denied = [copy for copy in late if copy.get("consent", {}).get("ad_storage") == "denied"]
+        if "d" in rows[key]:
+            assert rows[key]["d"] == {"ad_storage": "denied"}
+            assert denied or kills
+        elif denied and not kills and len(lives) == 1:
+            assert "ads" in rows[key]["r"], copies
+
+
+@fast
+@given(log=HONEST, seed=SEEDS)
+def test_no_kill_swallows_a_late_denial(log, seed):
+    usual, killed = conversions(play(log, Random(seed)).seen), conversions(play(log, Random(seed), kills=0.4).seen)
+
+    assert {key for key, row in usual.items() if "d" in row} <= {key for key, row in killed.items() if "d" in row}
 
 
 # what cannot be proved to be the first

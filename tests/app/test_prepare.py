@@ -15,6 +15,7 @@ from app.settings import parse
 from sinks._base import Payload
 from sinks.meta import Meta
 from sinks.webhook import Webhook
+from tests.app.signals.encoder import tc_string
 from tests.factories import events, make_event
 
 SETTINGS = parse("""
@@ -26,6 +27,7 @@ browser_tag = "none"
 events = { login = false }
 """).destinations["ads"]
 SINK = Meta(SETTINGS)
+EVERYTHING = tc_string(purposes=range(1, 12), consents=[755])
 WEBHOOK = """
 [destinations.own]
 sink = "webhook"
@@ -60,6 +62,35 @@ def test_an_opt_out_goes_with_the_platforms_own_restriction_where_the_settings_s
     assert isinstance(one.found, Payload)
     assert one.found.body["data_processing_options"] == ["LDU"]
     assert one.found.body["opt_out"] is True
+
+
+def test_what_a_late_copy_denies_holds_the_event_back_under_every_name_it_would_have_had():
+    settings = SETTINGS.model_copy(update={"events": {"purchase": ["Purchase", "Sale"]}})
+    event = make_event()
+
+    basis, found = prepare("ads", event, settings, SINK, event["time"] / 1000, {"ad_user_data": "denied"})
+
+    assert basis == "ad_storage granted, ad_user_data denied"
+    assert [(one.name, one.found) for one in found] == [
+        (name, Final("held_back", "denied_later")) for name in ("Purchase", "Sale")
+    ]
+
+
+def test_what_a_late_copy_denies_restricts_what_may_go_in_part():
+    settings = SETTINGS.model_copy(update={"consent": ConsentPolicy(partial="flag")})
+    event, opted_out = make_event(), make_event(consent={"gpc": True})
+
+    assert prepare("ads", event, settings, SINK, event["time"] / 1000, {"gpc": True}) == prepare(
+        "ads", opted_out, settings, SINK, event["time"] / 1000
+    )
+
+
+def test_what_was_not_allowed_is_not_for_what_a_late_copy_says():
+    event = make_event(consent={"ad_user_data": None})
+
+    _, (one,) = prepare("ads", event, SETTINGS, SINK, event["time"] / 1000, {"tcf": EVERYTHING})
+
+    assert one.found == Final("held_back", "consent_absent")
 
 
 def test_what_is_stripped_reaches_the_platform_without_the_person():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.destination import ConsentPolicy, Destination
-from app.routing import Route, route, routes
+from app.routing import Route, denies, route, routes
 from app.settings import Settings, parse
 from sinks import SINKS
 from sinks.meta import Meta
@@ -167,6 +167,20 @@ def test_the_destinations_own_policy_decides():
         ).state
         == "held_back"
     )
+
+
+@pytest.mark.parametrize(
+    ("consent", "but", "expected"),
+    [
+        ({"ad_storage": "denied"}, (), True),
+        ({"ad_storage": "denied"}, ("ads",), False),  # it had been kept back already
+        ({"analytics_storage": "denied"}, ("ads",), True),
+        ({"analytics_storage": "denied"}, ("ads", "stats", "later"), False),
+        (None, (), False),
+    ],
+)
+def test_a_copy_denies_where_a_destination_minds_that_was_to_get_it(consent, but, expected):
+    assert denies(make_event(consent=consent), parse(CONFIG), but) is expected
 
 
 def test_what_is_filtered_is_not_told_as_held_back():
