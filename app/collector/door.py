@@ -40,8 +40,8 @@ class Door(Protocol):
         """What the connection says of the browser: `ip` and `user_agent`, where they are known."""
 
     def take(self, body: Any, site: str, format_name: str, browser: web.Request | None) -> Taken:
-        """Normalise a body for this site. Events of a browser are the pixel's, and its request speaks for the person. Without one they
-        are a server's, whose connection says nothing of the person.
+        """Normalise a body for this site. Events of a browser are the pixel's, and its request speaks for the person. Without one
+        they are a server's, whose connection says nothing of the person.
         """
 
     async def keep(self, taken: Taken) -> web.Response:
