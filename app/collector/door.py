@@ -49,7 +49,8 @@ class Door(Protocol):
 
 
 def as_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(body=orjson.dumps(value), status=status, content_type="application/json", headers=headers)
+    told = {"X-Content-Type-Options": "nosniff", **(headers or {})}
+    return web.Response(body=orjson.dumps(value), status=status, content_type="application/json", headers=told)
 
 
 def problem(

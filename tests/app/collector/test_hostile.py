@@ -101,7 +101,7 @@ async def test_a_body_that_says_nothing_sensible_is_refused(place, path, body):
     status, headers, answer = await raw(place, post(path, body, key=SECRET_KEY))
 
     assert status in (400, 401), answer
-    assert headers["content-type"] == "application/json"
+    assert (headers["content-type"], headers["x-content-type-options"]) == ("application/json", "nosniff")
     assert b"script" not in answer
     assert orjson.loads(answer)["success"] is False
 
