@@ -107,7 +107,7 @@ class Ids(TypedDict, total=False):
 
 
 class Commerce(TypedDict, total=False):
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    __pydantic_config__ = _STRICT | ConfigDict(json_schema_extra={"dependentRequired": {"value": ["currency"]}})  # type: ignore[misc]
 
     value: Annotated[float, _doc("Major units; needs a currency")]
     currency: Annotated[str, _doc("ISO 4217, upper case")]
@@ -203,10 +203,10 @@ class Draft(TypedDict, total=False):
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
 
-    event_name: Required[str]
-    event_id: str | int
-    site: str
-    source: Source
+    event_name: Required[Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 100})]]
+    event_id: Annotated[str | int, _doc("Needed, but for purchases and refunds with a `transaction_id`")]
+    site: Annotated[str, _doc("The source's, or the key's: nothing else is taken")]
+    source: Annotated[Source, _doc("A public write key is for `pixel` alone, a secret key for all others")]
     time: Annotated[str | int | float, _doc("ISO 8601 with zone, or Unix seconds, milliseconds or microseconds")]
     sent_at: Annotated[str | int | float, _doc("The sender's clock when it sent: corrects `time` of browsers")]
     user: DraftUser

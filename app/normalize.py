@@ -89,6 +89,7 @@ class Inlet:
     gpc: bool = False  # the browser said Global Privacy Control with its request
     prefetch: bool = False  # and that nobody looks at its page yet
     internal: Sequence[proxies.Network] = ()  # whose people are our own
+    ours: bool = False  # the connection is from there
     redact: Redact = "mask"  # what becomes of personal data in free text
     url: PageUrl = "full"  # how much of page addresses is kept
     encoding: str = "json"  # or registry
@@ -300,7 +301,8 @@ class _Work:
             "backfill": self.inlet.backfill,
             "bot": traffic.is_robot(context.get("user_agent", "")),
             "prefetch": self.inlet.prefetch,
-            "internal": traffic.is_internal(draft.get("context", {}).get("ip", ""), self.inlet.internal),
+            "internal": self.inlet.ours
+            or traffic.is_internal(draft.get("context", {}).get("ip", ""), self.inlet.internal),
         }
         return sorted(told - OWN_LABELS | {label for label, true in found.items() if true})
 

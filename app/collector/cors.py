@@ -4,6 +4,8 @@
 
 from collections.abc import Collection, Mapping
 
+from app.collector import domains
+
 _SHOWN = {"Access-Control-Expose-Headers": "Retry-After", "Vary": "Origin"}
 
 
@@ -22,6 +24,14 @@ def headers(asked: Mapping[str, str], origins: Collection[str]) -> dict[str, str
 
 
 def stranger(asked: Mapping[str, str], origins: Collection[str]) -> bool:
-    """Does the browser say that a page is none of those listed? One of our own origin is none. Programs name no origin."""
+    """Does the browser say that a page is none of those listed? One of our own origin is no stranger. Programs name no origin."""
     origin = asked.get("Origin")
-    return bool(origin) and not {"*", origin} & {*origins} and asked.get("Sec-Fetch-Site") != "same-origin"
+    return bool(origin) and not {"*", origin} & {*origins} and not _of_our_own_origin(asked)
+
+
+def _of_our_own_origin(asked: Mapping[str, str]) -> bool:
+    """Browsers before 2023 do not say so (Safari 16.3); their hosts are the same then, and no page can write either of them."""
+    if fetched := asked.get("Sec-Fetch-Site"):
+        return fetched == "same-origin"
+    host = domains.host_of(asked.get("Host", ""))
+    return host != "" and host == domains.host_of(asked.get("Origin", ""))

@@ -11,8 +11,6 @@ from app.events import Json
 from app.normalize import Result
 from app.settings import Settings
 
-NO_HEADERS: Mapping[str, str] = {}
-
 
 @dataclass(frozen=True)
 class Taken:
@@ -41,11 +39,9 @@ class Door(Protocol):
     def visitor(self, request: web.Request) -> Json:
         """What the connection says of the browser: `ip` and `user_agent`, where they are known."""
 
-    def take(
-        self, body: Any, site: str, format_name: str, visitor: Json | None, asked: Mapping[str, str] = NO_HEADERS
-    ) -> Taken:
-        """Normalise a body for this site. Events of a visitor are the pixel's, and the headers of its request speak for it. Without
-        one they are a server's, whose connection says nothing of the person.
+    def take(self, body: Any, site: str, format_name: str, browser: web.Request | None) -> Taken:
+        """Normalise a body for this site. Events of a browser are the pixel's, and its request speaks for the person. Without one
+        they are a server's, whose connection says nothing of the person.
         """
 
     async def keep(self, taken: Taken) -> web.Response:
@@ -53,7 +49,8 @@ class Door(Protocol):
 
 
 def as_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(body=orjson.dumps(value), status=status, content_type="application/json", headers=headers)
+    told = {"X-Content-Type-Options": "nosniff", **(headers or {})}
+    return web.Response(body=orjson.dumps(value), status=status, content_type="application/json", headers=told)
 
 
 def problem(

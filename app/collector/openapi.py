@@ -3,7 +3,8 @@
 docs/openapi.json is made of it, with the routes as they are by default.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NotRequired
 
 import orjson
@@ -14,12 +15,20 @@ from app import erasure
 from app.collector import clients, routes
 from app.collector.routes import Does
 from app.events import Draft, Json
+from app.formats import NOT_AN_ID
 from app.normalize import MAX_EVENTS
 from app.settings import Collector
 
 
 def _doc(text: str) -> Any:
     return Field(description=text)
+
+
+def _in_any_case(text: str) -> str:
+    """A pattern for it. What escapes and flags there are in patterns differs from language to language."""
+    return "".join(
+        f"[{sign.upper()}{sign}]" if sign.isalpha() else re.sub(r"[\[\]]", r"\\\g<0>", sign) for sign in text
+    )
 
 
 # answers
@@ -105,6 +114,7 @@ _STATUS = {
     "429": "Too many events from this address: Retry-After says when to come again",
     "503": "Neither Kafka nor the spool takes it: send it again after Retry-After",
 }
+_MOST = f"At most {MAX_EVENTS:,}, and no more than `max_body` together"
 _TEXT: Json = {"text/plain": {"schema": {"type": "string"}}}
 _READING = ("400", "408", "413")  # whatever is asked, its body is read
 
@@ -208,13 +218,13 @@ def _own() -> Json:
         "sent_at": {},
         "decided": {"type": "boolean", "description": "Is the consent a decision?"},
     }
-    many = {"type": "array", "items": draft, "minItems": 1, "maxItems": MAX_EVENTS}
+    many = {"type": "array", "items": draft, "minItems": 1, "description": _MOST}
     return {"anyOf": [draft, many, {"type": "object", "required": ["batch"], "properties": {**shared, "batch": many}}]}
 
 
 def _segment(call: str) -> Json:
     if call == "batch":
-        many = {"type": "array", "items": _one_of_a_batch(), "minItems": 1, "maxItems": MAX_EVENTS}
+        many = {"type": "array", "items": _one_of_a_batch(), "minItems": 1, "description": _MOST}
         return {"type": "object", "required": ["batch"], "properties": {**_IN_BODY, "batch": many}}
     one: Json = {"type": "object", "properties": {**_IN_BODY}}
     if call in ("identify", "group", "alias"):  # they report nothing to deliver, and nobody looks into them
@@ -222,33 +232,50 @@ def _segment(call: str) -> Json:
     one["properties"] |= _CALL
     one["required"] = ["messageId"]
     if call == "track":
-        one["properties"] |= {"event": {"type": "string", "minLength": 1, "description": "Its name"}}
+        one["properties"] |= _TRACK
         one["required"].append("event")
     return one
 
 
-_CALL: Json = {
-    "messageId": {
-        "type": "string",
-        "minLength": 1,
-        "description": "Its id, where the properties have none: docs/clients.md",
-    },
-    "properties": {"type": ["object", "null"]},
+#: What app/normalize.py takes for an id: it must be there, and broken clients send words for nothing.
+_ID: Json = {
+    "type": "string",
+    "maxLength": 200,
+    "pattern": rf"^(?!\s*({'|'.join(map(_in_any_case, sorted(NOT_AN_ID)))})\s*$)[^\x00-\x1f\x7f]+$",
 }
+_CALL: Json = {
+    "messageId": {**_ID, "description": "Its id, where the properties have none: docs/clients.md"},
+    # what programs send for an empty one is one
+    "properties": {"anyOf": [{"type": "object"}, {"enum": [None, "", False, 0, []]}]},
+}
+_TRACK: Json = {"event": {**_ID, "maxLength": 100, "description": "Its name"}}
 
 
 def _one_of_a_batch() -> Json:
-    kinds = ["track", "page", "screen", "identify", "group", "alias"]
-    return {"type": "object", "required": ["type"], "properties": {"type": {"enum": kinds}, **_CALL}}
+    def one(*kinds: str | None, required: Sequence[str], properties: Json) -> Json:
+        return {
+            "type": "object",
+            "required": [*required],
+            "properties": {"type": {"enum": [*kinds]}, **properties},
+        }
+
+    return {
+        "anyOf": [
+            one("track", "", None, required=["event", "messageId"], properties=_CALL | _TRACK),
+            one("page", "screen", required=["type", "messageId"], properties=_CALL),
+            one("identify", "group", "alias", required=["type"], properties={}),
+        ]
+    }
 
 
 def _forget() -> Json:
-    value: Json = {"type": ["string", "integer"]}
-    names = {name: {"anyOf": [value, {"type": "array", "items": value}]} for name in erasure.NAMES}
+    value: Json = {"anyOf": [_ID, {"type": "integer", "minimum": 1}]}
+    values: Json = {"anyOf": [value, {"type": "array", "items": value}]}
     base = TypeAdapter(Forget).json_schema()["properties"]
+    base["ids"] = {"type": "object", "properties": dict.fromkeys(erasure.IDS, values), "additionalProperties": False}
     return {
         "type": "object",
-        "properties": {**_IN_BODY, **names, **base},
+        "properties": {**_IN_BODY, **dict.fromkeys(erasure.NAMES, values), **base},
         "additionalProperties": False,
         "minProperties": 1,
     }

@@ -190,8 +190,13 @@ subscribe Subscribe subscribe`;
     const LOCK = "capi.lock";
     // a tab that hangs is not waited for
     if (nav.locks) return nav.locks.request(LOCK, {signal: win.AbortSignal?.timeout?.(2 * PATIENCE)}, work);
-    const now = Date.now(), taken = storage(box => box[LOCK] > now && box[LOCK] < now + PATIENCE || void (box[LOCK] = now + PATIENCE));
-    if (taken) return 500;
+    const now = Date.now(), mine = now + PATIENCE + " " + uuid(), holder = () => storage(box => box[LOCK]);
+    const until = parseInt(holder());
+    if (until > now && until <= now + PATIENCE) return 500;
+    storage(box => box[LOCK] = mine);
+    // What one tab writes reaches the others a moment later. Of those that found no lock, who wrote last has it.
+    await new Promise(done => later(done, 200));
+    if ((holder() || mine) != mine) return 500;
     const next = await work();
     storage(box => box.removeItem(LOCK));
     return next;

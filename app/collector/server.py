@@ -30,7 +30,7 @@ from aiohttp import web
 
 from app import erasure, forget, formats, intake, metrics, proxies, topics, traffic
 from app.collector import clients, cookies, cors, limits, openapi, routes
-from app.collector.door import NO_HEADERS, Taken, as_json, problem
+from app.collector.door import Taken, as_json, problem
 from app.collector.outbox import Outbox
 from app.collector.pixel import Script
 from app.collector.tee import Tee
@@ -189,7 +189,7 @@ class Collector:
         if key.secret:
             return await self.keep(self.take(body, key.site, format_name, None))
         visit = cookies.visit(request.headers, request.cookies, body, int(time.time() * 1000))
-        taken = self.take(body, key.site, format_name, self.visitor(request), request.headers)
+        taken = self.take(body, key.site, format_name, request)
         self.charge(request, len(taken.results))
         results, given = self._with_cookies(taken.results, visit, key.site)
         response = await self.keep(replace(taken, results=results))
@@ -219,11 +219,12 @@ class Collector:
     def charge(self, request: web.Request, events: int) -> None:
         self._buckets.charge(self._client(request), events)
 
-    def take(
-        self, body: Any, site: str, format_name: str, visitor: Json | None, asked: Mapping[str, str] = NO_HEADERS
-    ) -> Taken:
+    def take(self, body: Any, site: str, format_name: str, browser: web.Request | None) -> Taken:
         received, request = int(time.time() * 1000), uuid.uuid4().hex
-        inlet = self._inlet(site, format_name, asked, secret=visitor is None)
+        inlet = self._inlet(site, format_name)
+        visitor = None
+        if browser is not None:
+            inlet, visitor = self._of_browser(inlet, browser), self.visitor(browser)
         return Taken(normalize(body, inlet, received, Origin(request=request), visitor), received, request)
 
     async def keep(self, taken: Taken) -> web.Response:
@@ -289,23 +290,31 @@ class Collector:
                 found = key
         return found
 
-    def _inlet(self, site_name: str, format_name: str, asked: Mapping[str, str], *, secret: bool) -> Inlet:
+    def _inlet(self, site_name: str, format_name: str) -> Inlet:
         site = self.settings.sites[site_name]
         return Inlet(
             name="collector",
             format=format_name,
             site=site_name,
-            source="server" if secret else "pixel",
-            # whoever has only the public key cannot claim to be a server
-            sources=frozenset({"server", "app", "offline", "crm"}) if secret else frozenset({"pixel"}),
+            source="server",
+            sources=frozenset({"server", "app", "offline", "crm"}),
             country=site.country,
             categories=site.categories,
             keep=self._keep,
             redact=site.redact,
             url=site.url,
-            gpc=asked.get("Sec-GPC") == "1",
-            prefetch=traffic.is_prefetch(asked),
             internal=self.settings.traffic.networks,
+        )
+
+    def _of_browser(self, inlet: Inlet, request: web.Request) -> Inlet:
+        return replace(
+            inlet,
+            source="pixel",
+            sources=frozenset({"pixel"}),  # whoever has only the public key cannot claim to be a server
+            gpc=request.headers.get("Sec-GPC") == "1",
+            prefetch=traffic.is_prefetch(request.headers),
+            # by the whole address, of which the event may get less
+            ours=traffic.is_internal(self._client(request), inlet.internal),
         )
 
     def visitor(self, request: web.Request) -> Json:

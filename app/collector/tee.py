@@ -290,7 +290,7 @@ class Tee:
         allowed = all(may_go(gtag.consent(one), stream, self._policies[name]) for one in events)
         out = from_browser(stream, request.method, query, body, headers.get("Content-Type", ""), visitor)
         relayed = self._hand_on(name, out, allowed=allowed)
-        taken = self._door.take(hit, stream.site, "gtag", visitor, headers)
+        taken = self._door.take(hit, stream.site, "gtag", request)
         self._door.charge(request, len(taken.results))
         return await self._keep(taken, name, stream.copies, relayed=relayed)
 

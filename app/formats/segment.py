@@ -137,7 +137,9 @@ def split(body: Any) -> list[Any]:
 
 def draft(one: Any) -> Json | Ignored:
     call = obj(one, "")
-    kind = call.get("type") or ("track" if "event" in call else None)
+    kind = call.get("type")
+    if kind is None or kind == "":
+        kind = "track" if "event" in call else None
     if kind in ("identify", "group", "alias"):
         return Ignored(str(kind))
     properties = obj(call.get("properties") or {}, "properties")

@@ -224,7 +224,10 @@ async def test_gpp_and_global_privacy_control_are_read(place: Place, visitor: Vi
     assert (await place.copy(url=visitor.mark))["consent"] == {"gpp": "DBABTA~1YNN", "gpc": True}
 
 
-async def test_first_hits_of_several_tabs_make_one_visitor(place: Place, visitor: Visitor):
+@pytest.mark.parametrize("harm", ["", "Object.defineProperty(navigator, 'locks', {value: undefined})"])
+async def test_first_hits_of_several_tabs_make_one_visitor(place: Place, visitor: Visitor, harm: str):
+    """Also in browsers without Web Locks."""
+    await visitor.context.add_init_script(harm)
     pages = [await visitor.page() for _ in range(3)]
 
     await asyncio.gather(*(visitor.opens(f"tab{n}?fbclid=IwAR4", ACCEPTED, page) for n, page in enumerate(pages)))

@@ -17,7 +17,7 @@ async def test_a_purchase_is_one_conversion_of_pixel_and_back_end(place: Place, 
     await page.click("#add")
     await page.click("#to-cart")
     await page.click("#check-out")
-    await page.click("form button.main")
+    await page.click("form button.main:has-text('Buy for 54.90 €')")  # what the order comes to
     await page.wait_for_url(re.compile("/thanks/"))
     number, event_id = await page.evaluate(
         "(({number, eventId}) => [number, eventId])(document.querySelector('#purchase').dataset)"

@@ -9,7 +9,8 @@ import yaml
 
 from app import settings
 from app.cli import main
-from app.settings import _secrets
+from app.collector import routes
+from app.settings import Collector, _secrets
 
 FOLDER = Path(__file__).parents[2] / "deploy/kubernetes"
 KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
@@ -139,10 +140,14 @@ def test_workers_find_each_other_by_names_that_fit():
     assert len(longest) <= 64
 
 
-def test_only_v1_of_the_collector_is_public():
+def test_of_the_collector_all_that_clients_ask_for_is_public_and_nothing_else():
     (rule,) = MANIFESTS["Ingress/collector"]["spec"]["rules"]
+    published = tuple(path["path"] for path in rule["http"]["paths"])
+    collector = Collector.model_validate({"ga4": {"G-ABC1234567": {"site": "shop"}}})
 
-    assert [path["path"] for path in rule["http"]["paths"]] == ["/v1"]
+    inside = {route.path for route in routes.of(collector) if not route.path.startswith(published)}
+
+    assert inside == {"/openapi.json", "/healthz", "/readyz", "/metrics"}
 
 
 def test_the_image_has_the_version_of_this_program():

@@ -93,7 +93,13 @@ class Shop:
 
     def _page(self, name: str, **values: Any) -> web.Response:
         text = _templates.get_template(name).render(
-            pixel=Script("capi.js"), write_key=self._write_key, view=self._view, categories=CATEGORIES, **values
+            pixel=Script("capi.js"),
+            write_key=self._write_key,
+            view=self._view,
+            categories=CATEGORIES,
+            shipping=_SHIPPING // 100,
+            free_shipping=_FREE_SHIPPING // 100,
+            **values,
         )
         return web.Response(text=text, content_type="text/html", headers=_HEADERS)
 

@@ -11,12 +11,19 @@ from tests.collecting import SECRET_KEY, WRITE_KEY, Place, collecting
 
 pytestmark = [pytest.mark.fault, pytest.mark.asyncio(loop_scope="module")]
 
+MORE = """
+address = "https://collect.shop.example"
+
+[traffic]
+internal_networks = ["192.0.2.0/24"]
+"""
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def place(kafka) -> AsyncIterator[Place]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHOP_SECRET_KEY", SECRET_KEY)
-        async with collecting(kafka.brokers, "t-clients", 'address = "https://collect.shop.example"') as one:
+        async with collecting(kafka.brokers, "t-clients", MORE) as one:
             yield one
 
 
@@ -137,3 +144,21 @@ async def test_jitsus_policy_for_addresses_is_heeded(place):
 
     (found,) = [event for event in await place.events() if event["event_id"] == "ip-policy"]
     assert found["context"]["ip"] == "203.0.113.0"
+
+
+@pytest.mark.parametrize("policy", ["keep", "stripLastOctet", "remove"])
+async def test_our_own_people_are_known_whatever_is_left_of_their_address(place, policy):
+    event_id = f"internal-{policy}"
+
+    await ask(
+        place,
+        "POST",
+        "/api/s/track",
+        track(event_id),
+        X_Write_Key=WRITE_KEY,
+        X_Forwarded_For="192.0.2.7",
+        X_IP_Policy=policy,
+    )
+
+    (found,) = [event for event in await place.events() if event["event_id"] == event_id]
+    assert found["labels"] == ["internal"]

@@ -50,3 +50,19 @@ def test_a_page_of_another_origin_than_those_listed_is_a_stranger(origin, fetche
     asked = {"Origin": origin, "Sec-Fetch-Site": fetched} if origin else {}
 
     assert stranger(asked, origins) is expected
+
+
+@pytest.mark.parametrize(
+    ("host", "fetched", "expected"),
+    [
+        ("www.shop.example", "", False),
+        ("www.shop.example:443", "", False),
+        ("collect.shop.example", "", True),
+        ("", "", True),
+        ("www.shop.example", "cross-site", True),  # who says more is believed
+    ],
+)
+def test_a_browser_that_does_not_say_whose_page_it_is_is_known_by_the_host(host, fetched, expected):
+    asked = {"Origin": SHOP, "Host": host} | ({"Sec-Fetch-Site": fetched} if fetched else {})
+
+    assert stranger(asked, ["https://other.example"]) is expected

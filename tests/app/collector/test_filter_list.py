@@ -59,6 +59,12 @@ def test_no_route_of_ours_is_on_the_list(routes, place):
     assert {path: found for path in asked_for if (found := blocked(place + path))} == {}
 
 
+@pytest.mark.parametrize("path", ["events", "capi.js", "capi.0123456789ab.js"])
+def test_where_the_pixel_is_published_is_not_on_it(path):
+    """By deploy/nginx and deploy/caddy."""
+    assert blocked(f"https://www.shop.example/m/{path}") == []
+
+
 def test_gtags_own_route_is_on_the_list_on_any_domain():
     assert blocked("https://shop.example/capi/g/collect?v=2&tid=G-ABC1234567") == ["/collect?v="]
 

@@ -270,6 +270,7 @@ def test_calls_that_report_nothing_are_ignored(kind):
         ({"type": ""}, "missing", "type"),
         ({"type": 5}, "wrong_type", "type"),
         ({"type": ["track"]}, "wrong_type", "type"),
+        ({"type": {}, "event": "x"}, "wrong_type", "type"),
         ({"type": "ada@example.com"}, "unknown_type", "type"),
         ({"type": "track"}, "missing", "event"),
         ({"type": "track", "event": ""}, "missing", "event"),

@@ -9,7 +9,8 @@
 
   const cart = () => JSON.parse(localStorage.getItem("shop.cart") || "{}");
   const items = () => Object.values(cart()).map(({item, quantity}) => ({...item, variants: undefined, quantity}));
-  const total = () => items().reduce((sum, item) => sum + item.price * item.quantity, 0);
+  const worth = () => items().reduce((sum, item) => sum + item.price * item.quantity, 0);
+  const shipping = () => worth() < +document.body.dataset.freeShipping ? +document.body.dataset.shipping : 0;
   const commerce = list => ({
     currency: "EUR", value: +list.reduce((sum, item) => sum + item.price * (item.quantity || 1), 0).toFixed(2), items: list
   });
@@ -84,7 +85,8 @@
     }
     if (rows.length) capi("track", "view_cart", commerce(rows));
   }
-  for (const place of document.querySelectorAll("#total")) place.textContent = euros(total());
+  for (const place of document.querySelectorAll("#shipping")) place.textContent = euros(shipping());
+  for (const place of document.querySelectorAll("#total")) place.textContent = euros(worth() + shipping());
 
   const form = one("#order");
   if (form) {
