@@ -64,7 +64,9 @@ def test_what_a_copy_told_in_vain_is_shown_with_the_reason():
 
 @pytest.mark.parametrize(("state", "verdict"), [("delivered", "allowed"), ("held_back", "denied")])
 def test_of_an_old_conversion_receipts_tell_the_consent(state, verdict):
-    said = told(conversion([PIXEL]), Found(bases={"ads": "ad_storage told"}), ads={"state": state}, stats={"state": state})
+    said = told(
+        conversion([PIXEL]), Found(bases={"ads": "ad_storage told"}), ads={"state": state}, stats={"state": state}
+    )
 
     assert said["destinations"]["ads"]["consent"] == {"verdict": verdict, "basis": "ad_storage told"}
     assert "consent" not in said["destinations"]["stats"]

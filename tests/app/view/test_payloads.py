@@ -122,7 +122,9 @@ def test_the_consent_of_one_that_is_no_longer_retained_is_read_in_its_receipts(p
     ]
     place.write(names.receipts, [*rows, (KEY, b"no receipt", now)], p)
     there = {"ads": {"state": "delivered", "at": iso(now)}, "stats": {"state": "held_back"}}
-    one = conversion([PIXEL], partition=p, records=[77], destinations=there, decision={"how": "complete", "at": iso(now)})
+    one = conversion(
+        [PIXEL], partition=p, records=[77], destinations=there, decision={"how": "complete", "at": iso(now)}
+    )
     one["copies"][0]["offset"] = -1
 
     (found,) = asyncio.run(payloads.read(place.config, [one], Forgotten()))

@@ -192,6 +192,18 @@ def test_every_state_of_a_destination_is_told(there, text):
     assert text in page(conversion([copy], destinations={"ads": there}), found([copy], record([copy])))
 
 
+def test_what_became_of_it_is_told_before_everything_else_and_so_is_what_only_a_late_copy_had():
+    first, late = make_copy("server", ids=None), make_copy("pixel", 30.0, ids={"ttclid": "E.C.P."})
+    there = {"ads": {"state": "delivered"}, "stats": {"state": "skipped", "reason": "no GA4 client id"}}
+
+    text = page(conversion([first, late], destinations=there), found([first, late], record([first])))
+
+    checked(text)
+    assert text.index("no GA4 client id") < text.index(">Copies<")
+    assert '<a href="#to-2">stats</a> <strong class="quiet">skipped' in text
+    assert re.search(r"What it alone tells: ids\.ga_client_id, .*ids\.ttclid.*\. <a ", text)
+
+
 def test_attempts_that_went_like_the_one_before_are_counted():
     copy = make_copy("pixel")
     there = {"state": "queued", "attempts": 5, "traces": [1]}
