@@ -566,10 +566,13 @@ class Look(TypedDict):
     report: NotRequired[OrdersReport]
     class_: NotRequired[Annotated[str, Field(serialization_alias="class")]]
     day: NotRequired[str]
-    total: NotRequired[Annotated[int, _doc("Orders of this class and day")]]
+    reason: NotRequired[str]
+    total: NotRequired[Annotated[int, _doc("Orders of this class, day and reason")]]
     page: NotRequired[int]
     pages: NotRequired[int]
-    orders: NotRequired[Annotated[list[ListedOrder], _doc("At most 200: one page of those of a class or a day")]]
+    orders: NotRequired[
+        Annotated[list[ListedOrder], _doc("At most 200: one page of those of a class, a day or a reason")]
+    ]
 
 
 class LookList(TypedDict):
@@ -842,6 +845,7 @@ _MATCHED = [
 _ORDERS = [
     _query("class", "The orders of this class"),
     _query("day", "Those of this day; none: those without one"),
+    _query("reason", "Those with this reason"),
     _query("page", "Counted from 1", pattern="^[0-9]+$"),
 ]
 
