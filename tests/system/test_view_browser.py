@@ -151,6 +151,9 @@ async def test_the_keyboard_reaches_everything_and_shows_where_it_is(pair, chrom
         await page.keyboard.press("Enter")
         assert await page.evaluate("document.activeElement.id") == "main"
         await page.keyboard.press("Tab")
+        assert await page.evaluate("document.activeElement.textContent") == "meta", "what became of it comes first"
+        for _ in range(len(pair.demo.config.destinations)):
+            await page.keyboard.press("Tab")
         assert await page.evaluate("document.activeElement.getAttribute('aria-label')") == "Copies side by side"
         outline = await page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
         assert outline == "3px"
