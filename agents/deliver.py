@@ -16,6 +16,7 @@ Its rows are those of app/outcome_rows.py.
 import asyncio
 import contextlib
 import heapq
+import itertools
 import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
@@ -151,6 +152,14 @@ class Deliver:
         due = self.queue.due(job)
         said: Json = {"attempts": job.attempts, "traces": list(job.traces), "under_way": due is None}
         return said | ({} if due is None else {"next": due})
+
+    def waiting(self, most: int) -> tuple[int, list[Json]]:
+        """(how many events wait here or are set aside, those of them that happened first); `time` is in Unix milliseconds."""
+        resting = [(int(one.time * 1000), key) for key, one in self._parked.items() if key not in self._jobs]
+        queued = [(job.event["time"], job.key) for job in self.queue]
+        aside = {key for _, key in resting}
+        first = heapq.nsmallest(most, itertools.chain(queued, resting))
+        return len(queued) + len(resting), [{"key": key, "time": at, "set_aside": key in aside} for at, key in first]
 
     def held(self, partition: int) -> bool:
         """Does it stand still on purpose, by a halt or between attempts? Then that is nothing to restart for."""

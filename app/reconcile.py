@@ -320,9 +320,13 @@ class Report:
     refunds_sent: int = 0  # of the refunds of the list: the platform was told
     takes_refunds: bool = False
 
-    def of(self, kind: str = "", day: str | None = None) -> list[Judged]:
-        """Those of a class, of a day; of all of them where none is given."""
-        return [one for one in self.judged if kind in ("", one.kind) and day in (None, one.order.day)]
+    def of(self, kind: str = "", day: str | None = None, reason: str = "") -> list[Judged]:
+        """Those of a class, of a day, with a reason; of all of them where none is given."""
+        return [
+            one
+            for one in self.judged
+            if kind in ("", one.kind) and day in (None, one.order.day) and reason in ("", one.reason)
+        ]
 
     def days(self) -> dict[str, Share]:
         by_day: dict[str, list[Judged]] = defaultdict(list)

@@ -146,6 +146,20 @@ async def single(consumer: AIOKafkaConsumer, wanted: Mapping[TopicPartition, Ite
                 yield record
 
 
+async def some_from(consumer: AIOKafkaConsumer, tp: TopicPartition, since: int, most: int) -> AsyncIterator[Any]:
+    """The records written at that time, in Unix milliseconds, or later: at most so many, and none that comes meanwhile."""
+    consumer.assign([tp])
+    first, end = (await consumer.offsets_for_times({tp: max(0, since)}))[tp], (await consumer.end_offsets([tp]))[tp]
+    if first is None:
+        return
+    consumer.seek(tp, first.offset)
+    end = min(end, first.offset + most)
+    while await consumer.position(tp) < end:
+        for record in (await _some(consumer, [tp])).get(tp, ()):
+            if record.offset < end:
+                yield record
+
+
 async def _of_partition(consumer: AIOKafkaConsumer, tp: TopicPartition, offsets: Iterable[int]) -> AsyncIterator[Any]:
     consumer.assign([tp])
     begin, end = (await consumer.beginning_offsets([tp]))[tp], (await consumer.end_offsets([tp]))[tp]

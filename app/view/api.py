@@ -52,6 +52,12 @@ class Origin(TypedDict, total=False):
     request: Annotated[str, _doc("The collector's id of the request")]
 
 
+class Unusable(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    field: str
+    reason: str
+
+
 class Copy(TypedDict):
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     source: Literal["pixel", "server", "app", "offline", "crm"]
@@ -66,6 +72,9 @@ class Copy(TypedDict):
             Literal["held", "merged", "repeat", "late", ""],
             _doc("What part it has in the conversion; empty: not known any more"),
         ]
+    ]
+    unusable: NotRequired[
+        Annotated[list[Unusable], _doc("What its source told of the person, and what could not be used. Never a value")]
     ]
 
 
@@ -334,6 +343,26 @@ class Destinations(TypedDict):
     workers_silent: int
 
 
+class Waits(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    id: str
+    site: str
+    event_name: str
+    apart: str
+    name: Annotated[str, _doc("The platform's name for the event")]
+    time: Annotated[_When, _doc("When it happened")]
+    set_aside: Annotated[bool, _doc("It failed while others passed, and no longer holds them up")]
+
+
+class Waiting(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    destination: str
+    total: int
+    events: Annotated[list[Waits], _doc("Those that happened first; 200 at most")]
+    workers_asked: int
+    workers_silent: int
+
+
 class Ordered(TypedDict):
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     destination: str
@@ -537,10 +566,13 @@ class Look(TypedDict):
     report: NotRequired[OrdersReport]
     class_: NotRequired[Annotated[str, Field(serialization_alias="class")]]
     day: NotRequired[str]
-    total: NotRequired[Annotated[int, _doc("Orders of this class and day")]]
+    reason: NotRequired[str]
+    total: NotRequired[Annotated[int, _doc("Orders of this class, day and reason")]]
     page: NotRequired[int]
     pages: NotRequired[int]
-    orders: NotRequired[Annotated[list[ListedOrder], _doc("At most 200: one page of those of a class or a day")]]
+    orders: NotRequired[
+        Annotated[list[ListedOrder], _doc("At most 200: one page of those of a class, a day or a reason")]
+    ]
 
 
 class LookList(TypedDict):
@@ -772,7 +804,7 @@ class MetList(TypedDict):
 TYPES: Mapping[str, Any] = {
     "Problem": Problem, "Index": Index, "Journey": Journey, "Audited": Audited, "Replayed": Replayed, "ReplayForm": ReplayForm,
     "DeadLetters": DeadLetters, "OneLetter": OneLetter, "Work": Work, "LettersForm": LettersForm, "Destinations": Destinations,
-    "Ordered": Ordered, "OrderForm": OrderForm, "MatchQuality": MatchQuality,
+    "Waiting": Waiting, "Ordered": Ordered, "OrderForm": OrderForm, "MatchQuality": MatchQuality,
     "Config": Config, "Trial": Trial, "TrialForm": TrialForm,
     "Look": Look, "LookList": LookList, "ReconcileForm": ReconcileForm,
     "LiveNow": LiveNow, "DedupHealth": DedupHealth, "MetList": MetList,
@@ -813,6 +845,7 @@ _MATCHED = [
 _ORDERS = [
     _query("class", "The orders of this class"),
     _query("day", "Those of this day; none: those without one"),
+    _query("reason", "Those with this reason"),
     _query("page", "Counted from 1", pattern="^[0-9]+$"),
 ]
 
@@ -822,6 +855,8 @@ _LIVE = [
     _query("site", "Only those of this site"),
     _query("source", "Only those with a copy of this source"),
     _query("copies", "Only those of one copy, of several, or with repeats", enum=["single", "joined", "repeated"]),
+    _query("closed", "Only those that closed so: complete, no_hold, hold_ended, unconfirmed, erased"),
+    _query("label", "Only those with this label: bot, prefetch, internal, test, backfill, several_people, hot_id"),
     _query("destination", "`outcome`, `reason` and `reached` are those there; else, at any destination"),
     _query("outcome", "Only those in this state"),
     _query("reached", "Only those that came so far, or further", enum=["consented", "queued", "delivered"]),
@@ -831,7 +866,7 @@ _LIVE = [
 
 _MET = [
     _query("event", "The event name"),
-    _query("what", "together, late, missing SOURCE, alone, open, not_held, repeats or several"),
+    _query("what", "together, late, missing SOURCE, alone, open, not_held, repeats, several or after_closing"),
     _query("longer", "Only pairs further apart than so many seconds"),
 ]
 
@@ -897,6 +932,11 @@ def document() -> Json:
                     "MatchQuality",
                     [_path("name"), *_MATCHED],
                     more={"400": "Problem"},
+                )
+            },
+            "/destinations/{name}/waiting.json": {
+                "get": _operation(
+                    "What is on its way there, at all workers", "Waiting", [_path("name")], more={"400": "Problem"}
                 )
             },
             "/dead.json": {

@@ -34,13 +34,18 @@ def told(conversion: Json, found: Found, settings: Settings, mark: shown.Mark) -
     said = {**conversion, "copies": _copies(conversion, found)}
     if found.why_not:
         said["why_not"] = found.why_not
+    for n, copy in enumerate(said["copies"]):
+        if n in found.copies and (unusable := found.copies[n].event.get("unusable")):
+            copy["unusable"] = [{"field": path, "reason": why} for path, why in unusable.items()]
     event = _merged(conversion, found)
     used = {n: found.copies[n].event for n, copy in enumerate(said["copies"]) if _is_used(copy) and n in found.copies}
     said["fields"] = _fields(event, {n: one.event for n, one in found.copies.items()}, used, len(said["copies"]), mark)
     said["preview"] = bool(event) and not found.conversions
     routes = _routes(found.conversions)
     said["destinations"] = {
-        name: _destination(there, settings.destinations.get(name), routes.get(name), event, found.traces)
+        name: _destination(
+            there, settings.destinations.get(name), routes.get(name), found.bases.get(name), event, found.traces
+        )
         for name, there in conversion["destinations"].items()
     }
     return said
@@ -169,6 +174,7 @@ def _destination(
     there: Json,
     settings: Destination | None,
     route: Json | None,
+    basis: str | None,
     event: Event | None,
     traces: Mapping[int, Json],
 ) -> Json:
@@ -178,6 +184,8 @@ def _destination(
     if route is not None:
         said["route"] = {name: route[name] for name in ("state", "reason") if name in route}
         said["consent"] = {"verdict": _CONSENT.get(route["state"], "not asked"), "basis": route.get("basis", "")}
+    elif basis:
+        said["consent"] = {"verdict": "denied" if there["state"] == "held_back" else "allowed", "basis": basis}
     if settings is not None and event is not None:
         said["browser_tag"] = _browser_tag(settings, event)
     offsets = dict.fromkeys(offset for one in (there, *there.get("names", ())) for offset in one.get("traces", ()))

@@ -58,6 +58,7 @@ class Line:
     sources: tuple[str, ...]  # of the copies that were merged
     received: int  # copies, repeats included
     closed: str
+    labels: tuple[str, ...]
     there: dict[str, There]
     version: int = 0
 
@@ -87,6 +88,8 @@ class Filter(NamedTuple):
     reason: str = ""
     reached: str = ""  # a step of the funnel: consented, queued, delivered
     copies: str = ""  # single, joined, repeated
+    closed: str = ""  # how it closed
+    label: str = ""
 
     def takes(self, line: Line) -> bool:
         return (
@@ -94,6 +97,8 @@ class Filter(NamedTuple):
             and self.site in ("", line.site)
             and (not self.source or self.source in line.sources)
             and (not self.copies or self.copies in _copies(line))
+            and self.closed in ("", line.closed)
+            and (not self.label or self.label in line.labels)
             and self._there(line)
         )
 
@@ -211,12 +216,14 @@ class Window:
 
     def choices(self) -> dict[str, list[str]]:
         """What filters can ask for."""
-        found: dict[str, set[str]] = {"event": set(), "site": set(), "source": set(), "outcome": set()}
+        found: dict[str, set[str]] = {name: set() for name in ("event", "site", "source", "outcome", "closed", "label")}
         for line in self._lines.values():
             found["event"].add(line.event_name)
             found["site"].add(line.site)
             found["source"].update(line.sources)
             found["outcome"].update(there.state[0] for there in line.there.values())
+            found["closed"].add(line.closed)
+            found["label"].update(line.labels)
         return {name: sorted(values) for name, values in found.items()}
 
 
@@ -236,6 +243,7 @@ def _line(key: bytes, said: Json, at: int) -> Line:
         sources=sources,
         received=max(int(said["received"]), len(sources)),
         closed=str(said["closed"]),
+        labels=tuple(str(label) for label in event.get("labels", ())),
         there={
             destination: There((str(route["state"]), str(route.get("reason", ""))))
             for destination, route in said["routes"].items()

@@ -67,12 +67,13 @@ class Look:
         }
 
 
-def told(look: Look, kind: str = "", day: str = "", page: int = 1) -> Json:
-    """The numbers of a look, and one page of the orders of a class or a day; without either of them of none."""
+def told(look: Look, kind: str = "", day: str = "", page: int = 1, reason: str = "") -> Json:
+    """The numbers of a look, and one page of the orders of a class, a day or a reason; without any of them of none."""
     said = look.as_json()
     if look.report is None:
         return said
-    chosen = look.report.of(kind, None if not day else "" if day == NO_DAY else day) if kind or day else []
+    on = None if not day else "" if day == NO_DAY else day
+    chosen = look.report.of(kind, on, reason) if kind or day or reason else []
     pages = max(1, -(-len(chosen) // PAGE))
     page = min(max(1, page), pages)
     shown = chosen[(page - 1) * PAGE : page * PAGE]
@@ -80,6 +81,7 @@ def told(look: Look, kind: str = "", day: str = "", page: int = 1) -> Json:
         "report": look.report.summary,
         "class": kind if kind in CLASSES else "",
         "day": day,
+        "reason": reason,
         "total": len(chosen),
         "page": page,
         "pages": pages,

@@ -10,6 +10,7 @@ from app import metrics
 from app.events import Json
 from app.keys import parts
 from app.lossless import Lost
+from app.settings import EventRule
 from app.view import charts, pairs, peers, tail
 from app.view.lookup import iso
 from app.view.pairs import Meeting
@@ -79,11 +80,12 @@ class Dedup:
         """The conversions behind a number: of this event name, in this class, or pairs further apart than so many seconds."""
         query = {name: call.request.query.get(name, "").strip()[:200] for name in ("event", "what", "longer")}
         longer = _seconds(query["longer"])
-        expect = self.pipeline.settings.rule(query["event"]).expect
+        rule = self.pipeline.settings.rule(query["event"])
+        expect = rule.expect
         found = [
             (what, one)
             for what, one in (await self._newest()).get(query["event"], ())
-            if _is_meant(what, one, query["what"]) and (longer is None or _longer(what, one.gap(expect), longer))
+            if _is_meant(what, one, query["what"], rule) and (longer is None or _longer(what, one.gap(expect), longer))
         ]
         said = {
             "window": self._window,
@@ -211,11 +213,13 @@ def _samples(metric: Any, kind: str) -> dict[str, dict[str, int]]:
     return found
 
 
-def _is_meant(what: str, one: Meeting, wanted: str) -> bool:
+def _is_meant(what: str, one: Meeting, wanted: str, rule: EventRule) -> bool:
     if wanted == "repeats":
         return one.copies > len(one.after)
     if wanted == "several":
         return what == "not_held" and len(one.after) > 1
+    if wanted == "after_closing":
+        return one.came_after_closing(rule)
     return wanted in ("", what)
 
 

@@ -1,11 +1,12 @@
 """The page about destinations: how each does at all workers, pause and resume."""
 
+from operator import itemgetter
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from aiohttp import web
 
-from app import control
+from app import control, destinations
 from app.control import Order
 from app.errors import CapistreamError
 from app.events import Json
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from app.main import Pipeline
 
 LONGEST = 200  # characters of a reason
+SHOWN = 200  # waiting events, on a page
 
 
 class Destinations:
@@ -29,7 +31,9 @@ class Destinations:
         return [
             self.site.route("GET", "/destinations{json:(\\.json)?}", "viewer", self.all),
             self.site.route("POST", "/destinations/{name}/{do:pause|resume}", "operator", self.order),
+            self.site.route("GET", "/destinations/{name}/waiting{json:(\\.json)?}", "viewer", self.waiting),
             self.site.peers("/local/destinations.json", self.local),
+            self.site.peers("/local/destinations/{name}/waiting.json", self.local_waiting),
         ]
 
     async def all(self, call: Call) -> Page:
@@ -63,6 +67,23 @@ class Destinations:
             "since": iso(order.at),
         }
 
+    async def waiting(self, call: Call) -> Page:
+        """What is on its way there, at all workers, the oldest events first."""
+        name = call.request.match_info["name"]
+        destinations.known(self.pipeline.settings, (name,))
+        answers = await peers.ask(
+            self.pipeline, self.site.access, f"/local/destinations/{quote(name, safe='')}/waiting.json"
+        )
+        told = [standing.waiting(self.pipeline, name, SHOWN), *filter(None, answers.values())]
+        said: Json = {
+            "destination": name,
+            "total": sum(one["total"] for one in told),
+            "events": sorted((one for some in told for one in some["events"]), key=itemgetter("time"))[:SHOWN],
+            "workers_asked": 1 + len(answers),
+            "workers_silent": sum(answer is None for answer in answers.values()),
+        }
+        return Page("waiting.html", said)
+
     async def order(self, call: Call) -> Page | web.StreamResponse:
         name, do = call.request.match_info["name"], call.request.match_info["do"]
         if name not in self.pipeline.deliver:
@@ -83,6 +104,12 @@ class Destinations:
     async def local(self, _request: web.Request) -> web.Response:
         """For the other workers."""
         return as_json(standing.here(self.pipeline))
+
+    async def local_waiting(self, request: web.Request) -> web.Response:
+        """For the other workers, which may have another configuration."""
+        name = request.match_info["name"]
+        known = name in self.pipeline.deliver
+        return as_json(standing.waiting(self.pipeline, name, SHOWN) if known else {"total": 0, "events": []})
 
 
 def _configured(one: "Deliver") -> Json:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from app.main import Pipeline
 
 
+AGAIN = 3  # seconds after which a page that cannot answer yet asks again
+
+
 class Events:
     def __init__(self, pipeline: "Pipeline", site: Site) -> None:
         self.pipeline, self.site, self.access, self.audit = pipeline, site, site.access, site.audit
@@ -36,7 +39,8 @@ class Events:
     async def event(self, call: Call) -> Page:
         wanted, query = call.request.match_info["id"].removesuffix(".json"), call.request.query
         if not self.pipeline.has_state:
-            return Page("problem.html", {"error": "This worker is still recovering its state."}, 503)
+            why = "This worker takes over the state of another one, or has just begun. It answers in some seconds."
+            return Page("problem.html", {"error": why}, 503, {"again": AGAIN})
         found = await lookup.everywhere(self.pipeline, self.access, wanted)
         found["conversions"] = [one for one in found["conversions"] if _is_meant(one, query)]
         # what was typed may be anything: only what we have is written down

@@ -191,6 +191,7 @@ def _event(name: str, said: Json) -> bytes:
 def _for_template(told: Json, chosen: Filter) -> dict[str, Any]:
     return {
         **told,
+        "filtered": any(chosen),
         "states": _states,
         "link": lambda **more: "/live?" + urlencode(live.link(chosen, **more)),
         "charts": [

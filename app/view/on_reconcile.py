@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from app.main import Pipeline
 
 MOST = 16 * 1024 * 1024  # bytes of a list: 10,000 orders in the widest of exports
-WHICH = ("class", "day", "page")
+WHICH = ("class", "day", "reason", "page")
 
 
 class Reconcile:
@@ -93,4 +93,4 @@ class Reconcile:
 def _told(look: Look, query: Mapping[str, str]) -> Json:
     page = query.get("page", "")
     number = int(page) if page.isascii() and page.isdigit() and len(page) < 8 else 1
-    return looks.told(look, query.get("class", ""), query.get("day", ""), number)
+    return looks.told(look, query.get("class", ""), query.get("day", ""), number, query.get("reason", ""))

@@ -40,11 +40,19 @@ class Meeting:
     first: int  # record time of its first copy
     after: dict[str, int] = field(default_factory=dict)  # source -> milliseconds after the first copy
     copies: int = 0
+    last: int = 0  # milliseconds after the first copy, of the last one
     lone: bool = False  # no other copy can come
 
     def gap(self, expect: Sequence[str]) -> int | None:
         """Milliseconds until all of these were there; None: they were not."""
         return max((self.after[source] for source in expect), default=0) if self.after.keys() >= {*expect} else None
+
+    def came_after_closing(self, rule: EventRule) -> bool:
+        """Did a copy come when it had closed already: at its last expected copy, or at the end of its hold?"""
+        if not rule.expect:
+            return self.copies > 1
+        gap, hold = self.gap(rule.expect), int(rule.merge_window * 1000)
+        return self.last > (hold if gap is None else min(gap, hold))
 
 
 def meetings(copies: Iterable[Copy]) -> list[Meeting]:
@@ -54,6 +62,7 @@ def meetings(copies: Iterable[Copy]) -> list[Meeting]:
         after = max(0, copy.received - one.first)
         one.after[copy.source] = min(after, one.after.get(copy.source, after))
         one.copies += 1
+        one.last = max(one.last, after)
         made_up = not copy.pairs and copy.event_id == keys.parts(copy.key)[0]
         one.lone = one.lone or made_up or copy.source in ("offline", "crm")
     return list(found.values())

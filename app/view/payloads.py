@@ -5,9 +5,11 @@ and so is what is of somebody who was erased.
 """
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
@@ -22,6 +24,8 @@ from app.settings import Settings
 
 PATIENCE = 5.0  # seconds for Kafka to give all of it
 MOST = 5  # conversions of one id whose payloads are read
+BEFORE = 10_000  # milliseconds by which Kafka's clock may be behind the time that a receipt tells
+RECEIPTS = 2000  # that are read from there on, of all conversions of the partition: a few seconds of them
 
 
 class Copy(NamedTuple):
@@ -36,6 +40,9 @@ class Found:
     copies: dict[int, Copy] = field(default_factory=dict)  # by its place in the list of copies
     conversions: list[Json] = field(default_factory=list)  # as it stands in `<prefix>.conversions`, the oldest first
     traces: dict[int, Json] = field(default_factory=dict)  # by offset
+    bases: dict[str, str] = field(
+        default_factory=dict
+    )  # destination -> consent, of receipts, where no conversion is retained
     why_not: str = ""  # where nothing could be read
 
 
@@ -58,10 +65,51 @@ async def read(settings: Settings, conversions: Sequence[Json], forgotten: Forgo
         found = await _records(settings, {tp: offsets for tp, offsets in wanted.items() if offsets})
     except Unavailable:
         return [Found(why_not="Kafka does not answer, so what is in topics is not shown") for _ in conversions]
-    return [
+    told = [
         _sorted(one, of_copies, _Log(found, names, one["partition"]), forgotten)
         for one, of_copies in zip(conversions, places, strict=True)
     ]
+    for one, its in zip(conversions, told, strict=True):
+        if one["state"] == "closed" and not its.conversions:
+            with contextlib.suppress(Unavailable):
+                its.bases = await _bases(settings, one)
+    return told
+
+
+async def _bases(settings: Settings, conversion: Json) -> dict[str, str]:
+    """Destination -> the consent that it was judged by. Receipts tell it longer than conversions are retained. Raises Unavailable.
+
+    They are looked for where they were written, at the time of the outcome: a topic has no index by key.
+    """
+    tp, key = TopicPartition(topics.names(settings).receipts, conversion["partition"]), key_of(conversion)
+    there, decided = conversion["destinations"], conversion["decision"]["at"]
+    times = {_milliseconds(one.get("at") or decided) for one in there.values() if one["state"] != "queued"}
+    found: dict[str, str] = {}
+    try:
+        async with asyncio.timeout(PATIENCE), records.reader(settings) as consumer:
+            await records.must_exist(consumer._client, tp.topic)
+            for at in sorted(times):
+                async for record in records.some_from(consumer, tp, at - BEFORE, RECEIPTS):
+                    if record.key == key and (said := _receipt(record.value)) and said["outcome"] != "parked":
+                        found[said["destination"]] = str(said.get("consent_basis", ""))
+                if found.keys() >= there.keys():
+                    break
+    except (TimeoutError, KafkaError) as exc:
+        raise Unavailable(f"Kafka does not answer: {type(exc).__name__}") from exc
+    return found
+
+
+def _milliseconds(moment: str) -> int:
+    return int(datetime.fromisoformat(moment).timestamp() * 1000)
+
+
+def _receipt(value: bytes | None) -> Json | None:
+    """None for what somebody else wrote there."""
+    try:
+        said: Json = orjson.loads(value or b"")
+        return said if isinstance(said["destination"], str) and isinstance(said["outcome"], str) else None
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 async def _records(

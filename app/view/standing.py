@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from app import metrics
+from app import keys, metrics
 from app.events import Json
+from app.outcome_rows import NAME
+from app.view.lookup import iso
 
 if TYPE_CHECKING:
     from agents.deliver import Deliver
@@ -38,6 +40,19 @@ def _here(pipeline: "Pipeline", name: str, one: "Deliver") -> Json:
         "outcomes": {str(of["outcome"]): count for of, count in _samples(metrics.OUTCOMES, name, "_total")},
         "seconds": {str(of["le"]): count for of, count in _samples(metrics.REQUEST_SECONDS, name, "_bucket")},
     }
+
+
+def waiting(pipeline: "Pipeline", name: str, most: int) -> Json:
+    """What waits at this worker to go there, the events that happened first."""
+    total, events = pipeline.deliver[name].waiting(most)
+    return {"total": total, "events": [_waits(one["key"], one["time"], set_aside=one["set_aside"]) for one in events]}
+
+
+def _waits(row_key: bytes, time: int, *, set_aside: bool) -> Json:
+    key, name = row_key.split(NAME, 1)
+    id_, site, event_name = keys.parts(key)
+    said: Json = {"id": id_, "site": site, "event_name": event_name, "apart": keys.apart(key), "name": name.decode()}
+    return said | {"time": iso(time), "set_aside": set_aside}
 
 
 def _samples(metric: Any, name: str, kind: str) -> Iterable[tuple[Mapping[str, str], int]]:

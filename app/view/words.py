@@ -8,6 +8,7 @@ from urllib.parse import quote
 import orjson
 
 from app.events import Json
+from app.match import UNUSABLE
 from app.reconcile import REASONS as ORDER_REASONS
 
 #: How a conversion closed.
@@ -151,10 +152,16 @@ def order_reason(code: str) -> str:
     return ORDER_REASONS.get(code) or reason(code)
 
 
+def unusable(code: str) -> str:
+    """Why something of a person could not be used."""
+    return UNUSABLE.get(code) or reason(code)
+
+
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "mood": mood,
     "reason": reason,
     "order_reason": order_reason,
+    "unusable": unusable,
     "moment": moment,
     "span": span,
     "number": number,

@@ -50,7 +50,7 @@ async def fill(one: System) -> None:
         "R-delivered": {},
         "R-differs": {},
         "R-denied": {"consent": denied},
-        "R-bot": {"labels": ["bot"]},
+        "R-bot": {"labels": ["test"]},  # of bots the demo's configuration keeps all
         "R-old": {"time": OLD},
     }
     for order, what in more.items():

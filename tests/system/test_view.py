@@ -203,8 +203,14 @@ async def test_a_destination_is_paused_and_resumed_for_all_workers(pair):
     assert (paused["reason"], paused["by"], paused["paused"], len(paused["workers"])) == ("a look", "ada", True, 2)
     await pair.post(pixel("V-7", event_name="search", event_id="V-7"), **BROWSER)
     assert (await there(pair, "V-7", "ga4", "halted"))["reason"] == "a look"
+    for where in workers(pair):
+        _, waiting = await ask(pair, where, "/destinations/ga4/waiting.json")
+        jsonschema.validate(waiting, {"$ref": "#/components/schemas/Waiting", "components": DOCUMENT["components"]})
+        assert (waiting["total"], [one["id"] for one in waiting["events"]]) == (1, ["V-7"])
+    assert (await ask(pair, second, "/destinations/nobody/waiting.json"))[0] == 400
     assert (await ask(pair, second, resume, ADA, method="POST", json={}))[0] == 200
     await there(pair, "V-7", "ga4", "delivered")
+    assert (await ask(pair, second, "/destinations/ga4/waiting.json"))[1]["total"] == 0
     going = await eventually(lambda: standing(first, "ok"), "both workers go on")
     assert going["paused"] is False
     assert sum(going["answers"].values()) > 0

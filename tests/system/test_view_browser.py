@@ -143,6 +143,20 @@ async def test_everything_can_be_read_without_javascript(pair, chromium):
         assert told in text
 
 
+@pytest.mark.parametrize("width", [1280, 768, 390])
+async def test_the_pages_are_named_on_one_line_and_the_open_one_is_in_sight(pair, chromium, width):
+    async with visiting(chromium, pair, viewport={"width": width, "height": 800}) as page:
+        await page.goto("/audit")
+        names = page.get_by_role("navigation", name="Pages")
+        tops = await names.get_by_role("link").evaluate_all("all => all.map((one) => one.getBoundingClientRect().top)")
+        open_ = await names.locator("[aria-current]").bounding_box()
+
+        assert len(tops) == 8
+        assert len(set(tops)) == 1
+        assert open_["x"] >= 0
+        assert open_["x"] + open_["width"] <= width
+
+
 async def test_the_keyboard_reaches_everything_and_shows_where_it_is(pair, chromium):
     async with visiting(chromium, pair) as page:
         await page.goto("/events/B-1")
@@ -151,6 +165,9 @@ async def test_the_keyboard_reaches_everything_and_shows_where_it_is(pair, chrom
         await page.keyboard.press("Enter")
         assert await page.evaluate("document.activeElement.id") == "main"
         await page.keyboard.press("Tab")
+        assert await page.evaluate("document.activeElement.textContent") == "meta", "what became of it comes first"
+        for _ in range(len(pair.demo.config.destinations)):
+            await page.keyboard.press("Tab")
         assert await page.evaluate("document.activeElement.getAttribute('aria-label')") == "Copies side by side"
         outline = await page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
         assert outline == "3px"

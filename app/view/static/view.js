@@ -1,6 +1,9 @@
 // What pages do beyond being read. All of them can be read, and used, without it.
 "use strict";
 
+// Where the list of pages is wider than the window, the one that is open is in sight.
+document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // A hold's time left ticks down; when it is over, the page is asked for again.
 for (const left of document.querySelectorAll("[data-seconds-left]")) {
   const end = performance.now() + Number(left.dataset.secondsLeft) * 1000;

@@ -1,5 +1,6 @@
 """The page about dedup: hostile names, nothing there yet, and numbers that lead somewhere."""
 
+import re
 from typing import Any
 
 from app.settings import EventRule
@@ -77,12 +78,32 @@ def test_each_number_leads_to_what_it_counts():
         assert f'/dedup/list?event=purchase&amp;what={what}"' in text
     assert '/dedup/list?event=purchase&amp;longer=3.5">2</a>' in text
     found = {
-        what: [one for said, one in judged(*copies) if on_dedup._is_meant(said, one, what)]
+        what: [one for said, one in judged(*copies) if on_dedup._is_meant(said, one, what, RULE)]
         for what in ("together", "late")
     }
     assert (len(found["together"]), len(found["late"])) == (2, 1)
     longer = [one for said, one in judged(*copies) if on_dedup._longer(said, one.gap(RULE.expect), 3.5)]
     assert len(longer) == 2
+
+
+def test_each_counter_leads_to_the_newest_of_what_it_counts():
+    row = {
+        "event": "purchase", "closed": {"hold_ended": 2}, "hold_ended_share": 1.0, "duplicates": {"late": 3, "repeat": 4},
+        "flagged": {"several_people": 5, "beyond_horizon": 6},
+    }  # fmt: skip
+    counted = {"since": iso(START), "oldest": iso(START), "events": [row, row | {"event": "custom"}]}
+    text = page(counted=counted)
+    checked(text)
+
+    for number, where in {
+        2: "/live?event=purchase&amp;closed=hold_ended",
+        3: "/dedup/list?event=purchase&amp;what=after_closing",
+        4: "/dedup/list?event=purchase&amp;what=repeats",
+        5: "/live?event=purchase&amp;label=several_people",
+        6: "/live?event=purchase&amp;outcome=parked&amp;reason=beyond_horizon",
+    }.items():
+        assert re.search(f'<a href="{re.escape(where)}">(<span class="wait">)?{number} ', text), where
+    assert "event=custom" not in text, "many names are counted under it"
 
 
 def test_every_state_of_a_clock_is_told():

@@ -54,6 +54,24 @@ def test_copies_stand_side_by_side_with_when_each_arrived_and_how_much_later():
     assert said["copies"][1]["arrived"] == "2026-11-23T08:00:03.205Z"
 
 
+def test_what_a_copy_told_in_vain_is_shown_with_the_reason():
+    vague: Any = make_copy("server", unusable={"user.phone": "no_country_code"})
+    said = told(conversion([PIXEL, vague]), found([PIXEL, vague], record([PIXEL, vague])))
+
+    assert "unusable" not in said["copies"][0]
+    assert said["copies"][1]["unusable"] == [{"field": "user.phone", "reason": "no_country_code"}]
+
+
+@pytest.mark.parametrize(("state", "verdict"), [("delivered", "allowed"), ("held_back", "denied")])
+def test_of_an_old_conversion_receipts_tell_the_consent(state, verdict):
+    said = told(
+        conversion([PIXEL]), Found(bases={"ads": "ad_storage told"}), ads={"state": state}, stats={"state": state}
+    )
+
+    assert said["destinations"]["ads"]["consent"] == {"verdict": verdict, "basis": "ad_storage told"}
+    assert "consent" not in said["destinations"]["stats"]
+
+
 def test_a_copy_that_repeats_a_merged_one_is_told_from_one_that_came_late():
     again, late = make_copy("pixel", 8.0, **OF_PIXEL), make_copy("pixel", 9.0, **OF_PIXEL, labels=["test"])
     copies = [PIXEL, SERVER, again, late]

@@ -139,6 +139,7 @@ def test_filters_choose_by_what_is_shown():
     one, two = order("1"), order("2", "server", ads=Route("held_back", "consent_denied"), stats=QUEUED)
     three = order("3", "server", ads=QUEUED, stats=QUEUED)
     three[1]["received"] = 4
+    three[1]["event"]["labels"] = ["bot"]
     window = filled(one, two, three, outcomes=[receipt(three[1], "stats", "accepted")])
 
     assert ids(window) == ["3", "2", "1"]
@@ -152,6 +153,8 @@ def test_filters_choose_by_what_is_shown():
     assert ids(window, destination="ads", reached="queued") == ["3", "1"]
     assert ids(window, destination="stats", reached="consented") == ["3", "2"]
     assert ids(window, reason="consent_denied") == ["2"]
+    assert ids(window, closed="complete", label="bot") == ["3"]
+    assert ids(window, closed="hold_ended") == ids(window, label="test") == []
     assert ids(window, event="refund") == ids(window, site="other") == ids(window, destination="nobody") == []
 
 

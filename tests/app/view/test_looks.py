@@ -73,6 +73,8 @@ def test_every_number_leads_to_the_orders_that_it_counts():
     assert len(links) >= 3 + 3 + 2
     for kind, day, number in links:
         assert told(one, kind, day)["total"] == int(number.replace("\u202f", ""))
+    assert '<a href="?class=rejected&amp;reason=x#orders">2</a>: x' in text
+    assert (told(one, "rejected", reason="x")["total"], told(one, reason="y")["total"]) == (2, 0)
 
 
 def test_a_list_of_thousands_is_a_page_of_two_hundred():

@@ -36,6 +36,25 @@ def what(*copies, **more):
     return {keys.parts(one.key)[0]: said for said, one in judged(*copies, **more)}
 
 
+@pytest.mark.parametrize(
+    ("copies", "rule", "after"),
+    [
+        (pair("1", 2), RULE, False),
+        (pair("1", 11), RULE, True),
+        ([*pair("1", 2), copy("1", "pixel", 1003)], RULE, True),
+        ([*pair("1", 2), copy("1", "pixel", 1001)], RULE, False),
+        ([copy("1", "pixel"), copy("1", "pixel", 1009)], RULE, False),
+        ([copy("1", "pixel"), copy("1", "pixel", 1011)], RULE, True),
+        ([copy("1", "pixel")], FREE, False),
+        ([copy("1", "pixel"), copy("1", "pixel")], FREE, True),
+    ],
+)
+def test_a_copy_after_closing_is_one_after_the_last_expected_one_or_after_the_hold(copies, rule, after):
+    (one,) = pairs.meetings(copies)
+
+    assert one.came_after_closing(rule) is after
+
+
 def test_each_conversion_is_in_one_class():
     found = what(
         *pair("ok", 2), *pair("late", 11), copy("p", "pixel"), copy("s", "server"), copy("crm", "crm"),

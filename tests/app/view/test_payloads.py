@@ -1,14 +1,16 @@
 """Reading in Kafka what a journey is told from."""
 
 import asyncio
+import time
 from types import SimpleNamespace
 
 import orjson
 import pytest
 
-from app import keys, settings, topics
+from app import keys, receipts, settings, topics
 from app.erasure import Forgotten, read
 from app.view import payloads
+from app.view.lookup import iso
 from app.view.payloads import _Log
 from tests.app.view.journeys import START, attempt, conversion, make_copy, record
 
@@ -105,6 +107,32 @@ def test_what_is_retained_is_read_and_what_is_not_is_left_out(place):
     assert len(found.conversions) == 1
     assert list(found.traces) == [0]
     assert found.why_not == ""
+
+
+def test_the_consent_of_one_that_is_no_longer_retained_is_read_in_its_receipts(place):
+    names, p = topics.names(place.config), keys.partition("1001", place.config.kafka.partitions)
+    now, other = int(time.time() * 1000), make_copy("pixel", commerce={"transaction_id": "9"})
+    rows = [
+        receipts.row(event, destination, outcome, now=now, config="c", basis=basis)
+        for event, destination, outcome, basis in (
+            (PIXEL, "ads", "delivered", "ad_storage granted"),
+            (PIXEL, "stats", "held_back", "analytics_storage denied"),
+            (other, "ads", "delivered", "of another one"),
+        )
+    ]
+    place.write(names.receipts, [*rows, (KEY, b"no receipt", now)], p)
+    there = {"ads": {"state": "delivered", "at": iso(now)}, "stats": {"state": "held_back"}}
+    one = conversion(
+        [PIXEL], partition=p, records=[77], destinations=there, decision={"how": "complete", "at": iso(now)}
+    )
+    one["copies"][0]["offset"] = -1
+
+    (found,) = asyncio.run(payloads.read(place.config, [one], Forgotten()))
+
+    assert found.bases == {"ads": "ad_storage granted", "stats": "analytics_storage denied"}
+    one["destinations"]["ads"]["at"] = one["decision"]["at"] = iso(now + 3_600_000)
+    (found,) = asyncio.run(payloads.read(place.config, [one], Forgotten()))
+    assert found.bases == {}, "they are not looked for in the whole topic"
 
 
 async def test_without_a_kafka_it_says_so(monkeypatch):

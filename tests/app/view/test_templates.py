@@ -89,7 +89,7 @@ def evil(value: Any) -> Any:
     ["user", "context", "ids", "commerce", "consent", "tags", "custom", "labels", "event_id", "site", "event_name"],
 )
 def test_nothing_that_an_event_says_becomes_a_part_of_the_page(name):
-    copy: Any = make_copy("pixel", custom={"x": "y"}, labels=["z"])
+    copy: Any = make_copy("pixel", custom={"x": "y"}, labels=["z"], unusable={EVIL: EVIL})
     copy[name] = evil(copy[name])
     if name in ("custom", "tags"):
         copy[name][EVIL] = copy[name].popitem()[1]
@@ -135,7 +135,9 @@ def test_nothing_that_somebody_types_becomes_a_part_of_the_page():
     }  # fmt: skip
     deed = {"time": 1, EVIL: EVIL, **dict.fromkeys(("who", "what", "object", "from"), EVIL)}
     match = {"received": 1, "done": 0, "of": 2, **dict.fromkeys(("id", "site", "event_name", "apart", "state"), EVIL)}
+    waits = dict.fromkeys(api.Waits.__annotations__, EVIL)
     for text in (
+        render("waiting.html", destination=EVIL, total=1, events=[waits], workers_asked=2, workers_silent=1),
         render("unknown.html", id=EVIL, conversions=[], workers_asked=1, workers_silent=1, kept=60.0, since=EVIL),
         render("problem.html", error=EVIL),
         render("login.html", then=EVIL, has_tokens=True, error=EVIL),
@@ -188,6 +190,18 @@ def test_every_state_of_a_destination_is_told(there, text):
     copy = make_copy("pixel")
 
     assert text in page(conversion([copy], destinations={"ads": there}), found([copy], record([copy])))
+
+
+def test_what_became_of_it_is_told_before_everything_else_and_so_is_what_only_a_late_copy_had():
+    first, late = make_copy("server", ids=None), make_copy("pixel", 30.0, ids={"ttclid": "E.C.P."})
+    there = {"ads": {"state": "delivered"}, "stats": {"state": "skipped", "reason": "no GA4 client id"}}
+
+    text = page(conversion([first, late], destinations=there), found([first, late], record([first])))
+
+    checked(text)
+    assert text.index("no GA4 client id") < text.index(">Copies<")
+    assert '<a href="#to-2">stats</a> <strong class="quiet">skipped' in text
+    assert re.search(r"What it alone tells: ids\.ga_client_id, .*ids\.ttclid.*\. <a ", text)
 
 
 def test_attempts_that_went_like_the_one_before_are_counted():
