@@ -140,9 +140,16 @@ class Conversion:
             params["items"] = [self.item]
         if "pixel" in sources:
             params["page_location"] = self.page
+        return {
+            "client_id": self.client_id,
+            "consent": self.ga4_consent(sources),
+            "name": self.name,
+            "params": params,
+        }
+
+    def ga4_consent(self, sources: frozenset[str] | set[str]) -> dict[str, str]:
         told = self.consent(sources)
-        consent = {name: told[name].upper() for name in ("ad_user_data", "ad_personalization")}
-        return {"client_id": self.client_id, "consent": consent, "name": self.name, "params": params}
+        return {name: told[name].upper() for name in ("ad_user_data", "ad_personalization")}
 
 
 def _who_knows(sources: set[str]) -> tuple[str, str]:

@@ -192,6 +192,9 @@ def differences(one: Conversion, there: Delivery) -> Iterable[str]:
     if there.destination == "meta" and one.denies & sources:
         yield "sent against consent"
     expected = one.at_meta(sources) if there.destination == "meta" else one.at_ga4(sources)
+    # a copy that came too late for the merge takes away what still waits: GA4 is told, Meta gets nothing
+    if there.destination == "ga4" and there.event.get("consent") == _at_last(one):
+        expected["consent"] = _at_last(one)
     for name in sorted(expected.keys() | there.event.keys()):
         if expected.get(name) != there.event.get(name):
             yield f"{name} is {there.event.get(name)!r}, not {expected.get(name)!r}"
@@ -200,6 +203,11 @@ def differences(one: Conversion, there: Delivery) -> Iterable[str]:
     written = {moment // 1000 if there.destination == "meta" else moment * 1000 for moment in moments}
     if there.time not in written:
         yield f"time is {there.time}, which no copy of the {source} has"
+
+
+def _at_last(one: Conversion) -> dict[str, str]:
+    """What GA4 is told of the consent when all copies are known."""
+    return one.ga4_consent({attempt.source for attempt in one.attempts})
 
 
 def _judge_hold(one: Conversion, deliveries: Sequence[Delivery], copies: Sequence[Logged], verdict: Verdict) -> None:
@@ -224,6 +232,11 @@ def _prompt(one: Conversion, copy: Logged) -> bool:
     return copy.appended - copy.received <= SLACK and "/" not in copy.origin  # nobody knows when the bus had it
 
 
+def _content(one: Delivery) -> tuple[Any, ...]:
+    """What a repetition has to have in common; `differences` judges the consent, which a late copy may take away."""
+    return {name: said for name, said in one.event.items() if name != "consent"}, one.time, one.event_id
+
+
 def _judge_repeats(groups: Sequence[Sequence[Delivery]], evidence: Evidence, verdict: Verdict) -> None:
     again: set[tuple[str, float, int]] = set()
     at_once: dict[tuple[Fault, int, str], set[float]] = defaultdict(set)
@@ -231,7 +244,7 @@ def _judge_repeats(groups: Sequence[Sequence[Delivery]], evidence: Evidence, ver
         first, *rest = sorted(deliveries, key=lambda one: one.received)
         verdict.doubles_left += sum(not one.repeated for one in deliveries) - 1
         for one in rest:
-            if (one.event, one.time, one.event_id) != (first.event, first.time, first.event_id):
+            if _content(one) != _content(first):
                 verdict.wrong.append(f"{one.conversion} at {one.destination}: repeated with other content")
         for earlier, later in zip([first, *rest], rest, strict=False):
             again.add((later.destination, later.received, later.sender))

@@ -388,6 +388,17 @@ def test_a_delivery_against_consent_is_wrong_and_holding_it_back_is_no_loss():
     assert held_back.good, "analytics may have it"
 
 
+def test_what_a_late_copy_denies_may_be_told_with_an_event_that_lacks_it():
+    case = Case(denies=frozenset({"pixel"}))
+    case.instead("meta")
+    case.receipts["c1", "meta"] = {"held_back"}
+    alone = delivered(case.one, "server", to="ga4")
+    case.instead("ga4", replace(alone, event=alone.event | {"consent": case.one.ga4_consent({"pixel"})}))
+
+    assert alone.event["consent"] != case.one.ga4_consent({"pixel"})
+    assert not [said for said in case.verdict().wrong if "consent" in said]
+
+
 @pytest.mark.parametrize(
     ("outcomes", "said"), [(set(), "no receipt"), ({"rejected"}, "the receipt says rejected, the platform does not")]
 )
