@@ -4,9 +4,9 @@ import json
 import os
 import signal
 import socket
-import time
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
