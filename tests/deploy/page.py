@@ -25,11 +25,22 @@ VALUES = {
     "closed": ("complete", "no_hold", "hold_ended", "unconfirmed", "updated"),
     "flag": ("hot_id", "several_people"),
     "destination": ("meta", "ga4"),
-    "outcome": ("delivered", "accepted", "rejected", "skipped", "held_back", "relayed", "given_up"),
+    "outcome": (
+        "delivered",
+        "accepted",
+        "rejected",
+        "skipped",
+        "held_back",
+        "relayed",
+        "given_up",
+        "spooled",
+        "spool_full",
+    ),
     "measurement_id": ("G-ABC1234567",),
     "status": ("200", "503", "0"),
     "complaint": ("value_invalid",),
     "table": ("seen",),
+    "label": ("bot", "prefetch", "internal"),
 }
 STATES = {"meta": "halted", "ga4": "ok"}
 GAUGES = {
@@ -41,7 +52,8 @@ GAUGES = {
 }
 COLLECTOR = {
     *("capistream_copies", "capistream_refused", "capistream_ignored", "capistream_fields_dropped"),
-    *("capistream_relayed", "capistream_relay_waiting"),
+    *("capistream_relayed", "capistream_relay_waiting", "capistream_labelled"),
+    *("capistream_spooled", "capistream_spool_rows", "capistream_spool_bytes", "capistream_spool_oldest_seconds"),
 }
 
 

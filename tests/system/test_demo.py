@@ -44,6 +44,11 @@ def demo(kafka, file: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
+def _ended(process: subprocess.Popen[str]) -> str:
+    """Fails with what a demo said that ended before its first line."""
+    raise AssertionError(process.communicate(timeout=20)[1])
+
+
 def test_once_as_json_prints_the_addresses_first_and_the_balance_last(kafka, file):
     process = demo(kafka, file, "--once", "--json")
     out, err = process.communicate(timeout=110)
@@ -73,7 +78,7 @@ def test_ctrl_c_ends_everything_soon_and_a_taken_port_is_told(kafka, file):
                 break
         process = demo(kafka, file, "--json")
         assert process.stdout
-        addresses = json.loads(process.stdout.readline())
+        addresses = json.loads(process.stdout.readline() or _ended(process))
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
 

@@ -58,4 +58,4 @@ async def test_a_worker_without_its_state_says_so_to_people_and_programs(client)
             "/events/1", headers={"Authorization": "Bearer a-token-of-vic-000000", "Accept": accept}
         )
         assert (answer.status, answer.content_type) == (503, kind)
-        assert "recovering" in await answer.text()
+        assert "has just begun" in await answer.text()
