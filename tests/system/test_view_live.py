@@ -100,11 +100,12 @@ async def test_the_page_is_whole_without_any_script(pair):
 
 
 async def test_what_comes_streams_to_those_who_look_at_any_worker(pair):
+    await pair.post({"event_name": "search", "event_id": "N-29"}, **BROWSER)
     async with (
         stream(pair, workers(pair)[0]) as (_, one),
         stream(pair, workers(pair)[1], "?event=search") as (_, other),
     ):
-        assert await one("rows", "N-7")
+        assert await one("rows", "N-29")
         assert "What became of" in (await one("sums"))["html"]
         await pair.post({"event_name": "search", "event_id": "N-30"}, **BROWSER)
 
