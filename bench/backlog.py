@@ -28,8 +28,9 @@ from typing import Any
 
 import aiohttp
 import orjson
+import race
 from aiohttp import web
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from app import keys, processes, records, settings, topics
@@ -106,7 +107,7 @@ def body(key: Key, number: int) -> bytes:
         "event_id": f"{name}-{order}",
         "source": "pixel" if pixel else "server",
         "time": int(time.time() * 1000),
-        "ids": {"ga_client_id": f"{order}.1795420000"},
+        "ids": {"ga_client_id": f"1{order}.1795420000"},
         "commerce": {"value": 10 + number, "currency": "EUR"},
         "consent": GRANTED,
         "custom": {"number": number},
@@ -128,27 +129,8 @@ async def fill(config: settings.Settings, orders: int) -> int:
     await topics.create(admin, [topics.Topic(source, "", "", "", n)], 1)
     await admin.close()
     await topics.apply(config)
-    builders: dict[int, Any] = {}
-    sent: list[Any] = []
-    count = 0
-    async with AIOKafkaProducer(
-        bootstrap_servers=config.brokers, acks="all", max_batch_size=512 * 1024, linger_ms=20
-    ) as producer:
-        for key, number in plan(orders):
-            p, value, now = keys.partition(key[1], n), body(key, number), int(time.time() * 1000)
-            count += 1
-            if p not in builders:
-                builders[p] = producer.create_batch()
-            if builders[p].append(key=key[1].encode(), value=value, timestamp=now) is None:
-                builders[p].close()
-                sent.append(await producer.send_batch(builders[p], source, partition=p))
-                builders[p] = producer.create_batch()
-                builders[p].append(key=key[1].encode(), value=value, timestamp=now)
-        for p, builder in builders.items():
-            builder.close()
-            sent.append(await producer.send_batch(builder, source, partition=p))
-        await asyncio.gather(*sent)
-    return count
+    records = ((keys.partition(key[1], n), key[1].encode(), body(key, number)) for key, number in plan(orders))
+    return await race.fill(config.brokers, source, records)
 
 
 # The platform: a process of its own that takes everything at once
@@ -185,8 +167,7 @@ class Worker:
             raise SystemExit("a worker ended")
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         self.sizes.append(int(status.split("VmRSS:")[1].split()[0]) >> 10)
-        ticks = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-        self.cpu = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+        self.cpu = race.cpu(self.process.pid)
 
 
 @dataclass(frozen=True)

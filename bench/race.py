@@ -1,4 +1,4 @@
-"""What the benches share: programs that read a pre-loaded topic race one after the other, on one embedded Kafka."""
+"""What the benches share: topics that are filled in batches, and programs that race to read one, each after the other."""
 
 import asyncio
 import os
@@ -54,8 +54,9 @@ async def fill(brokers: str, topic: str, records: Iterable[Record]) -> int:
 
         for count, (p, key, value) in enumerate(records, 1):  # noqa: B007
             now = int(time.time() * 1000)
-            builder = builders.setdefault(p, producer.create_batch()) if p not in builders else builders[p]
-            if builder.append(key=key, value=value, timestamp=now) is None:
+            if p not in builders:
+                builders[p] = producer.create_batch()
+            if builders[p].append(key=key, value=value, timestamp=now) is None:
                 await ship(p)
                 builders[p] = producer.create_batch()
                 builders[p].append(key=key, value=value, timestamp=now)
@@ -82,7 +83,7 @@ async def race(
             if process.poll() is not None or now - moved > PATIENCE:
                 raise SystemExit(f"{command}: {found} of {outputs} outputs; see {log}:\n{log.read_text()[-2000:]}")
             if found > last:
-                looks.append((now, found, _cpu(process.pid)))
+                looks.append((now, found, cpu(process.pid)))
                 last, moved = found, now
         await asyncio.sleep(0.5)
         found = sum((await consumer.end_offsets(tps)).values())
@@ -100,7 +101,8 @@ def _rate(one: tuple[float, int, float], other: tuple[float, int, float]) -> flo
     return (other[1] - one[1]) / max(other[0] - one[0], LOOK)
 
 
-def _cpu(pid: int) -> float:
+def cpu(pid: int) -> float:
+    """Seconds of processor time of a process so far, all its threads."""
     ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import aiohttp
 import orjson
-from aiokafka import AIOKafkaProducer
+import race
 
 from app import dedup, keys, processes, settings, topics
 from app.kafka import Kafka
@@ -61,31 +61,15 @@ def rows(count: int) -> Iterator[tuple[str, bytes, bytes]]:
 async def fill(config: settings.Settings, count: int) -> int:
     """The changelog of `seen`. Returns the bytes of keys and values."""
     await topics.apply(config)
-    name, n, size = topics.names(config).changelog("seen"), config.kafka.partitions, 0
-    producer = AIOKafkaProducer(bootstrap_servers=config.brokers, acks="all", max_batch_size=512 * 1024)
-    await producer.start()
-    builders: dict[int, Any] = {}
-    waiting: list[Any] = []
+    n, size = config.kafka.partitions, 0
 
-    async def ship(p: int) -> None:
-        builder = builders.pop(p)
-        builder.close()
-        waiting.append(await producer.send_batch(builder, name, partition=p))
+    def records() -> Iterator[race.Record]:
+        nonlocal size
+        for order, key, row in rows(count):
+            size += len(key) + len(row)
+            yield keys.partition(order, n), key, row
 
-    for order, key, row in rows(count):
-        p = keys.partition(order, n)
-        size += len(key) + len(row)
-        if p not in builders:
-            builders[p] = producer.create_batch()
-        if builders[p].append(key=key, value=row, timestamp=int(time.time() * 1000)) is None:
-            await ship(p)
-            builders[p] = producer.create_batch()
-            builders[p].append(key=key, value=row, timestamp=int(time.time() * 1000))
-    for p in list(builders):
-        await ship(p)
-    for one in waiting:
-        await one
-    await producer.stop()
+    await race.fill(config.brokers, topics.names(config).changelog("seen"), records())
     return size
 
 
