@@ -930,7 +930,7 @@ def _entry(key: bytes | None, value: bytes | None, offset: int, at: int) -> Entr
         event: Event = said["event"]
         replay = said.get("replay", 0)
         known = type(replay) is int and 0 <= replay < 2**53
-        if key is None or not known or not shape.is_event(event) or keys.key(event) != key or event["time"] < 0:
+        if key is None or not known or not shape.is_event_of(key, event) or event["time"] < 0:
             return None
         return Entry(key, offset, event, replay, at)
     except (TypeError, ValueError, KeyError, AttributeError):

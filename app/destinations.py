@@ -14,7 +14,7 @@ import aiohttp
 import orjson
 from aiokafka import TopicPartition
 
-from app import control, forget, intake, keys, records, routing, sample, sending, shape, topics
+from app import control, forget, intake, records, routing, sample, sending, shape, topics
 from app.destination import Destination
 from app.errors import CapistreamError
 from app.events import Event, Json
@@ -291,7 +291,7 @@ def _merged(record: Any) -> Json | None:
     """A record of capistream.conversions; None for what somebody else wrote there."""
     try:
         said: Json = orjson.loads(record.value)
-        known = shape.is_event(said["event"]) and keys.key(said["event"]) == record.key
+        known = shape.is_event_of(record.key, said["event"])
         return said if known and isinstance(said.get("routes", {}), dict) else None
     except (TypeError, ValueError, KeyError):
         return None

@@ -282,7 +282,7 @@ def _carried(record: Any) -> Json | None:
     """The value of a record of a destination's topic; None for what somebody else wrote there."""
     try:
         value = orjson.loads(record.value)
-        return value if shape.is_event(value["event"]) and keys.key(value["event"]) == record.key else None
+        return value if shape.is_event_of(record.key, value["event"]) else None
     except (TypeError, ValueError, KeyError):
         return None
 

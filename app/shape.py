@@ -32,6 +32,11 @@ def is_event(value: Any) -> bool:
     return True
 
 
+def is_event_of(key: bytes, value: Any) -> bool:
+    """Is it one, and the conversion that this key names?"""
+    return is_event(value) and keys.key(value) == key
+
+
 def copy(key: bytes, value: bytes | None) -> Event | None:
     """The copy of a conversion that this record of capistream.events is, or None."""
     found = event(value)

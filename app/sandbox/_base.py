@@ -101,6 +101,17 @@ def read_json(body: bytes) -> Any:
     return value
 
 
+def read_object(call: Call) -> tuple[dict[str, Any], list[Problem]]:
+    """The body of a call that has to be a JSON object, or why it could not be read."""
+    if call.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+        return {}, [Problem("Content-Type", "must be application/json")]
+    try:
+        body = read_json(call.body)
+    except ValueError:
+        return {}, [Problem("body", "cannot be read as JSON")]
+    return (body, []) if isinstance(body, dict) else ({}, [Problem("body", "must be an object")])
+
+
 def part(value: Any, key: str) -> dict[str, Any]:
     """The object under a key; empty when it is missing or of another type, which is told elsewhere."""
     found = value.get(key) if isinstance(value, dict) else None

@@ -30,7 +30,7 @@ from app.sandbox._base import (
     as_id,
     json_answer,
     part,
-    read_json,
+    read_object,
 )
 from app.sandbox._checks import Check, Problems, step, words
 
@@ -322,7 +322,7 @@ def _ruling(call: Call) -> Ruling:
     if not token or not call.admits(account, token):
         problem = Problem("Authorization", "is missing, or the token is not good for this ad account", NOT_LOGGED_IN)
         return Ruling(account, _error(call, 401, 2, "Authentication failed."), problems=(problem,))
-    body, unreadable = _body(call)
+    body, unreadable = read_object(call)
     problems = _coded([*_address(call), *(unreadable or _envelope(body))], MALFORMED)
     if problems:
         return Ruling(account, _malformed(call), problems=problems)
@@ -336,17 +336,6 @@ def _address(call: Call) -> Problems:
         yield Problem("query.test", "must be true or false")
     for key in set(call.query) - {"test"}:
         yield Problem(step("query", key), "is an unknown parameter")
-
-
-def _body(call: Call) -> tuple[dict[str, Any], list[Problem]]:
-    """What was sent, or why it could not be read."""
-    if call.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
-        return {}, [Problem("Content-Type", "must be application/json")]
-    try:
-        body = read_json(call.body)
-    except ValueError:
-        return {}, [Problem("body", "cannot be read as JSON")]
-    return (body, []) if isinstance(body, dict) else ({}, [Problem("body", "must be an object")])
 
 
 def _envelope(body: dict[str, Any]) -> Problems:

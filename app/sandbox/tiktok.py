@@ -28,7 +28,7 @@ from app.sandbox._base import (
     as_id,
     json_answer,
     part,
-    read_json,
+    read_object,
 )
 from app.sandbox._checks import Problems, step, words
 
@@ -227,7 +227,7 @@ _NOT_PEOPLE = tuple(
 
 def track(call: Call) -> Ruling:
     """POST /open_api/v1.3/event/track/."""
-    body, problems = _body(call)
+    body, problems = read_object(call)
     source_id = as_id(body.get("event_source_id")) or "(none)"
     token = call.headers.get("Access-Token", "").strip()
     if not token:
@@ -243,17 +243,6 @@ def track(call: Call) -> Ruling:
     events = tuple(_checked(event, f"data[{index}]", call, source) for index, event in enumerate(data))
     first = next((event.problems[0] for event in events if event.problems), None)
     return Ruling(source_id, _answer(call, first), events=events, envelope=envelope, atomic=True)
-
-
-def _body(call: Call) -> tuple[dict[str, Any], list[Problem]]:
-    """What was sent, or why it could not be read."""
-    if call.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
-        return {}, [Problem("Content-Type", "must be application/json")]
-    try:
-        body = read_json(call.body)
-    except ValueError:
-        return {}, [Problem("body", "cannot be read as JSON")]
-    return (body, []) if isinstance(body, dict) else ({}, [Problem("body", "must be an object")])
 
 
 def _envelope(body: dict[str, Any]) -> Problems:

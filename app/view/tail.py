@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
@@ -87,12 +86,7 @@ async def _read(
 
 def _brief(record: Any) -> Copy | None:
     """None for the clock, and for what is no copy."""
-    if record.key is None:
-        return None
-    try:
-        copy = orjson.loads(record.value)
-    except (TypeError, ValueError):
-        return None
-    if not shape.is_copy(record.key, copy):
+    copy = None if record.key is None else shape.copy(record.key, record.value)
+    if copy is None:
         return None
     return Copy(record.key, copy["source"], copy["received"], copy["event_id"], copy.get("pairs", True) is not False)
