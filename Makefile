@@ -48,9 +48,9 @@ SEED ?= 1
 faults: setup ## N runs of the fault harness from SEED on, a line each in docs/reliability.jsonl
 	$(BIN)/python -m tests.faults --runs $(N) --seed $(SEED) $(ARGS); status=$$?; $(BIN)/python docs/generate.py; exit $$status
 
-bench: setup
-	@ls bench/*.py >/dev/null 2>&1 || { echo "There are no benches yet."; exit 1; }
-	@for bench in bench/*.py; do $(BIN)/python $$bench $(ARGS) || exit 1; done
+BENCHES = dedup state backlog isolation
+bench: setup ## all of them, into docs/performance.md; ARGS=--quick for a short look that writes nothing
+	@for bench in $(BENCHES); do $(BIN)/python bench/$$bench.py $(or $(ARGS),--write) || exit 1; done
 
 ci:
 	@bash .ci/run

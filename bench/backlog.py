@@ -1,7 +1,7 @@
 """Backlog: events wait in a source topic while no worker runs; then workers start and drain it. How fast, in how much memory, and
 is everything there, in order?
 
-python bench/backlog.py [--events 1000000] [--workers 1] [--quick] [--off] [--json]     its own embedded Kafka
+python bench/backlog.py [--events 1000000] [--workers 1] [--quick] [--off] [--json] [--write]     its own embedded Kafka
 
 The events are purchases, each as a pixel's and a server's copy that stand far apart, and some quotes, which change once
 (`late = "update"`). They go all the way: normalise, merge, route, and to a webhook that a process beside the workers takes. With
@@ -29,6 +29,7 @@ from typing import Any
 import aiohttp
 import orjson
 import race
+import report
 from aiohttp import web
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -330,35 +331,32 @@ def too_large(result: Mapping[str, Any]) -> bool:
     return any(one["most_mib"] > result["bound_mib"] for one in result["memory"])
 
 
-def table(result: dict[str, Any]) -> None:
+def told(result: dict[str, Any]) -> str:
     to = "to a webhook" if result["destination"] == "live" else "to capistream.conversions"
-    print(
-        f"{result['events']:,} events drained {to} by {result['workers']} worker(s); load before {result['load_before']}"
+    most = result["bound_mib"]
+    rows = [
+        [
+            f"{number} of {result['workers']}",
+            f"{memory['most_mib']:,} MiB",
+            " ".join(f"{size:,}" for size in memory["mib"]),
+            f"{memory['mib_per_minute']} MiB",
+            report.goal(memory["most_mib"] <= most, f"≤ {most} MiB"),
+        ]
+        for number, memory in enumerate(result["memory"], 1)
+    ]
+    return (
+        f"{result['events']:,} events drained {to} in {result['drained_s']} s from the start of the workers: "
+        f"{result['events_per_s']:,} events/s, {result['events_per_cpu_s']:,} a second of the workers' processor time. "
+        f"Missing, there twice or out of order: {result['wrong'] or 'none'}.\n\n"
+        + report.table(["worker", "most memory", "at each quarter", "more a minute, second half", "goal"], rows)
     )
-    print(f"{'events/s':22} {result['events_per_s']:>9,}   from the start of the workers, {result['drained_s']} s")
-    print(
-        f"{'events per CPU second':22} {result['events_per_cpu_s']:>9,}   of the workers: on a busy machine the figure to compare"
-    )
-    for number, memory in enumerate(result["memory"], 1):
-        quarters = " ".join(f"{size:>5}" for size in memory["mib"])
-        print(f"{f'worker {number}, MiB':22} {memory['most_mib']:>9,}   at each quarter {quarters}")
-        print(
-            f"{'  MiB a minute':22} {memory['mib_per_minute']:>9,}   in the second half, {memory['growth']:.1%} of its size"
-        )
-    said = "FAIL" if too_large(result) else "PASS"
-    print(
-        f"{'memory':22} {said:>9}   goal: at most {result['bound_mib']} MiB, what caches, buffers and batches may take"
-    )
-    print(f"{'missing, twice, order':22} {'none' if not result['wrong'] else result['wrong']}")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = report.parser(__doc__, "50,000 events")
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--off", action="store_true", help="to capistream.conversions only")
-    parser.add_argument("--quick", action="store_true", help="50,000 events")
-    parser.add_argument("--json", action="store_true", help="only the JSON line")
     parser.add_argument("--platform", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.platform:
@@ -367,10 +365,9 @@ def main() -> int:
     if options.quick:
         options.events = 50_000
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    load = report.load()
     result = measure(options)
-    if not options.json:
-        table(result)
-    print(orjson.dumps(result).decode())
+    report.finish(options, told(result), result, load)
     return 1 if result["wrong"] or too_large(result) else 0
 
 

@@ -1,6 +1,6 @@
 """De-duplication: a topic full of events, one program that reads it; who is fastest?
 
-python bench/dedup.py [--events 400000] [--rounds 5] [--quick] [--json]     its own embedded Kafka
+python bench/dedup.py [--events 400000] [--rounds 5] [--quick] [--json] [--write]     its own embedded Kafka
 
     capistream  a worker: dedup with merge, RocksDB and changelog; without hold, and with holds for both copies
     faust       the program of Faust's tutorial, RocksDB (it gets a tenth of the events: it takes as long as the others)
@@ -11,7 +11,6 @@ Each reads a topic of its own, 4 partitions, filled with the same events before 
 outputs counted. The programs take turns; medians of all rounds. The second copy of a pair stands 2,000 events behind the first.
 """
 
-import argparse
 import asyncio
 import itertools
 import logging
@@ -27,9 +26,11 @@ from pathlib import Path
 
 import orjson
 import race
+import report
+from aiokafka.admin import AIOKafkaAdminClient
 from race import Record, Time
 
-from app import keys
+from app import keys, processes
 from app.events import Json
 from app.kafka import Kafka
 
@@ -135,7 +136,7 @@ class Races:
         if name == "capistream":
             config = folder / "capistream.toml"
             expect = '["pixel", "server"]' if held else "[]"
-            port = race.processes.free_port()
+            port = processes.free_port()
             config.write_text(
                 CONFIG.format(
                     brokers=self.brokers, prefix=prefix, name="add_to_cart", expect=expect, folder=folder, port=port
@@ -164,7 +165,7 @@ class Races:
         return found
 
     async def _clear(self, prefix: str) -> None:
-        admin = race.AIOKafkaAdminClient(bootstrap_servers=self.brokers)
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.brokers)
         await admin.start()
         await admin.delete_topics([name for name in await admin.list_topics() if prefix in name])
         await admin.close()
@@ -188,27 +189,21 @@ def told(times: Mapping[str, Time], what: str) -> str:
     def row(name: str, time_: Time) -> list[str]:
         ratio = ours.events_per_s / time_.events_per_s
         goal = GOALS.get(name)
-        said = "" if goal is None else f"≥ {goal:g}: {'reached' if ratio >= goal else 'missed'}"
+        said = "" if goal is None else report.goal(ratio >= goal, f"≥ {goal:g}")
         if name.endswith(" held") and "quix" in times:
             ratio = time_.events_per_s / times["quix"].events_per_s
-            said = (
-                f"≥ {GOAL_HELD['quix']:g} × quix: {'reached' if ratio >= GOAL_HELD['quix'] else 'missed'} ({ratio:.2f})"
-            )
+            said = report.goal(ratio >= GOAL_HELD["quix"], f"≥ {GOAL_HELD['quix']:g} × quix ({ratio:.2f})")
             return [name, f"{time_.events_per_s:,.0f}", f"{time_.cpu_s:.1f}", "", said]
         return [name, f"{time_.events_per_s:,.0f}", f"{time_.cpu_s:.1f}", f"{ratio:.2f}", said]
 
     head = [what, "events/s", "CPU s", "capistream is × as fast", "goal"]
-    return race.table(head, (row(name, one) for name, one in times.items()))
+    return report.table(head, (row(name, one) for name, one in times.items()))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = report.parser(__doc__, "one round of 100,000 events of 500 bytes, all of them paired")
     parser.add_argument("--events", type=int, default=400_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--quick", action="store_true", help="one round of 100,000 events of 500 bytes, all of them paired"
-    )
-    parser.add_argument("--json", action="store_true", help="only the JSON line")
     parser.add_argument("--only", action="append", help="contestants")
     options = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
@@ -218,6 +213,7 @@ def main() -> int:
         options.events, options.rounds, loads = 100_000, 1, loads[:1]
     folder = Path(tempfile.mkdtemp(prefix="capistream-bench-"))
     results: list[Mapping[str, Time]] = []
+    text, load = "", report.load()
     try:
         with Kafka(folder / "kafka", heap="1g") as kafka:
             races = Races(kafka.brokers, folder)
@@ -225,11 +221,11 @@ def main() -> int:
                 # where an id comes once a hold ends with the clock, not with a copy: that is waiting, and no work
                 its = [name for name in names if paired == 1.0 or not name.endswith(" held")]
                 results.append(rounds(races, options.rounds, options.events, paired, size, its))
-                if not options.json and "capistream" in its:
-                    print(told(results[-1], f"{size} bytes, {paired:.0%} paired"), end="\n\n", flush=True)
+                if "capistream" in its:
+                    text += told(results[-1], f"{size} bytes, {paired:.0%} paired") + "\n\n"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(race.told(results[0]).decode())
+    report.finish(options, text, race.told(results[0]), load)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Isolation: does a destination that is down delay the other one? A collector, a worker and two emulated platforms; the victim
 refuses connections, answers 500, or takes requests and never answers, each time after an undisturbed phase of equal length.
 
-python bench/isolation.py [--down 180] [--rounds 2] [--rate 40] [--victim meta] [--quick]
+python bench/isolation.py [--down 180] [--rounds 2] [--rate 40] [--victim meta] [--quick] [--json] [--write]
 
 `--down` is the victim's down time in seconds, all ways and rounds together. Latency is measured from the collector's 200 until
 the platform has the event; events wait for no second copy. Exits 0 only when both platforms have every event, once.
@@ -21,6 +21,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+import report
 
 from app import processes
 from app.demo.run import Demo
@@ -93,11 +94,11 @@ class System(Demo):
     victim: str
     door: Door
 
-    def _plan_children(self, config: Path, ports: dict[str, int]) -> None:
+    def _plan_children(self, config: Path, ports: dict[str, int], write_key: str) -> None:
         self.door = Door(processes.free_port(), ports["sandbox"])
         ours = f"http://127.0.0.1:{ports['sandbox']}/{self.victim}"
         config.write_text(config.read_text().replace(ours, f"http://127.0.0.1:{self.door.port}/{self.victim}"))
-        super()._plan_children(config, ports)
+        super()._plan_children(config, ports, write_key)
 
 
 class Measurement:
@@ -257,39 +258,39 @@ def _ratios(quiet: list[float], down: list[float]) -> dict[str, float]:
     return figures
 
 
-def table(result: dict[str, Any]) -> None:
-    print(f"latency at {result['measured']} while {result['victim']} is down, ms (goal: {GOAL} times of undisturbed)")
-    heads = ("way", "quiet p50", "down p50", "ratio", "", "quiet p95", "down p95", "ratio", "")
-    print(" ".join(f"{head:>9}" for head in heads))
+def told(result: dict[str, Any]) -> str:
+    rows = []
     for way, one in result["ways"].items():
-        cells = [way]
-        for p in ("p50", "p95"):
-            ratio = one[f"{p}_ratio"]
-            cells += [one[f"quiet_{p}_ms"], one[f"down_{p}_ms"], ratio, "PASS" if ratio <= GOAL else "FAIL"]
-        print(" ".join(f"{cell!s:>9}" for cell in cells))
+        ratio = one["p50_ratio"], one["p95_ratio"]
+        cells = [f"{one[f'{when}_{p}_ms']} ms" for p in ("p50", "p95") for when in ("quiet", "down")]
+        rows.append([way, *cells, *(f"{r:.2f}" for r in ratio), report.goal(max(ratio) <= GOAL, f"≤ {GOAL}")])
+    head = [
+        f"{result['victim']} is down: {result['measured']}", "quiet, p50", "down, p50", "quiet, p95", "down, p95",
+        "p50 ×", "p95 ×", "goal",
+    ]  # fmt: skip
     begin, end = result["memory_mib"]
-    print(f"backlog of {result['longest_backlog']} events; workers {begin} MiB at the begin, {end} MiB at the end")
     said = "every one delivered once" if result["delivered_all"] else f"NOT delivered once: {result['missing']}"
-    print(f"{result['events']} events to two destinations: {said}, {result['repeated']} repeated")
+    return (
+        f"{report.table(head, rows)}\n\n"
+        f"Backlog of {result['longest_backlog']:,} events; workers {begin} MiB at the begin, {end} MiB at the end. "
+        f"{result['events']:,} events to two destinations: {said}, {result['repeated']} repeated."
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = report.parser(__doc__, "30 s down")
     parser.add_argument("--down", type=float, default=180, help="seconds")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--rate", type=float, default=40, help="events a second")
     parser.add_argument("--victim", choices=("meta", "ga4"), default="meta")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="30 s down")
-    parser.add_argument("--json", action="store_true", help="only the JSON line")
     options = parser.parse_args()
     if options.quick:
         options.down, options.rounds = 30, 1
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    load = report.load()
     result = asyncio.run(measure(options))
-    if not options.json:
-        table(result)
-    print(orjson.dumps(result).decode())
+    report.finish(options, told(result), result, load)
     return 0 if result["delivered_all"] else 1
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
@@ -124,23 +123,6 @@ def medians(rounds: Sequence[Mapping[str, Time]]) -> dict[str, Time]:
     }
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """As Markdown, in columns that a terminal shows well, too."""
-    cells = [list(map(str, head)), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[n]) for row in cells) for n in range(len(head))]
-
-    def line(row: Sequence[str]) -> str:
-        first, *others = (
-            cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        return f"| {' | '.join([first, *others])} |"
-
-    rule = "| " + " | ".join("-" * w if n == 0 else "-" * (w - 1) + ":" for n, w in enumerate(widths)) + " |"
-    return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])
-
-
-def told(times: Mapping[str, Time]) -> bytes:
-    """One JSON object: contestant -> events_per_s, cpu_s."""
-    return orjson.dumps(
-        {name: {"events_per_s": round(t.events_per_s), "cpu_s": round(t.cpu_s, 2)} for name, t in times.items()}
-    )
+def told(times: Mapping[str, Time]) -> dict[str, Any]:
+    """Contestant -> events_per_s, cpu_s."""
+    return {name: {"events_per_s": round(t.events_per_s), "cpu_s": round(t.cpu_s, 2)} for name, t in times.items()}

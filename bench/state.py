@@ -1,9 +1,8 @@
 """State: bytes on disk per seen key, and how long a worker with an empty disk needs to recover them from the changelog.
 
-python bench/state.py [--keys 1000000] [--json]     its own embedded Kafka; rows are those of a purchase's two copies
+python bench/state.py [--keys 1000000] [--json] [--write]     its own embedded Kafka; rows are those of a purchase's two copies
 """
 
-import argparse
 import asyncio
 import os
 import random
@@ -21,8 +20,10 @@ from typing import Any
 import aiohttp
 import orjson
 import race
+import report
 
 from app import dedup, keys, processes, settings, topics
+from app.events import Origin
 from app.kafka import Kafka
 from app.normalize import Inlet, Normalized, normalize
 
@@ -36,24 +37,24 @@ def rows(count: int) -> Iterator[tuple[str, bytes, bytes]]:
     draft = {"event_name": "purchase", "event_id": "EVENT", "commerce": {"transaction_id": "ORDER"}}
     partition = dedup.Partition(settings.Settings().rule, lambda _: {})
     records = []
-    for offset, source in enumerate(("pixel", "server")):
-        inlet = Inlet("bench", "capistream", "shop", source)
-        origin = {"topic": "shop.orders", "partition": 2, "offset": 4_711_000}
-        (result,) = normalize(draft, inlet, 1_795_420_800_000, origin)
-        assert isinstance(result, Normalized)
-        value = orjson.dumps(result.event)
-        place = {"offset": 1_000_000 + offset, "timestamp": 1_795_420_800_000}
-        records.append(SimpleNamespace(key=keys.key(result.event), value=value, **place))
+    inlets = [Inlet("bench", "capistream", "shop", "pixel"), Inlet("bench", "capistream", "shop", "server")]
+    for offset, inlet in enumerate(inlets):
+        origin: Origin = {"topic": "shop.orders", "partition": 2, "offset": 4_711_000}
+        (copy,) = normalize(draft, inlet, 1_795_420_800_000, origin)
+        assert isinstance(copy, Normalized)
+        value = orjson.dumps(copy.event)
+        where = {"offset": 1_000_000 + offset, "timestamp": 1_795_420_800_000}
+        records.append(SimpleNamespace(key=keys.key(copy.event), value=value, **where))
     result = partition.run(records, lambda k: [None] * len(k), lambda k: [None] * len(k))
     dedup.note_places(result, [2_000_000])
     rnd = random.Random(1)
     for n in range(count):
         order, event = f"{rnd.getrandbits(40):010d}".encode(), str(uuid.UUID(int=rnd.getrandbits(128))).encode()
-        received, offset = b"%d" % (1_795_420_800_000 + 37 * n), b"%d" % (1_000_000 + 2 * n)
+        received, place = b"%d" % (1_795_420_800_000 + 37 * n), b"%d" % (1_000_000 + 2 * n)
         for key, row in result.seen.items():
             assert row
             filled = row.replace(b"EVENT", event).replace(b"ORDER", order)
-            filled = filled.replace(b"1795420800000", received).replace(b"1000000", offset)
+            filled = filled.replace(b"1795420800000", received).replace(b"1000000", place)
             filled = filled.replace(b"2000000", b"%d" % (2_000_000 + n))
             yield order.decode(), key.replace(b"EVENT", event).replace(b"ORDER", order), filled
 
@@ -126,19 +127,21 @@ def measure(count: int) -> dict[str, float]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def told(result: dict[str, Any]) -> str:
+    rows = []
+    for name, what in {"bytes_per_key": "bytes on disk per key", "restore_s": "restored, s"}.items():
+        rows.append([what, f"{result[name]:,}", report.goal(result[name] <= GOALS[name], f"≤ {GOALS[name]}")])
+    rows.append(["keys restored a second", f"{result['rows_per_s']:,}", ""])
+    return report.table([f"{result['keys']:,} keys", "measured", "goal"], rows)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = report.parser(__doc__, "100,000 keys")
     parser.add_argument("--keys", type=int, default=1_000_000)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="100,000 keys")
     options = parser.parse_args()
+    load = report.load()
     result = measure(100_000 if options.quick else options.keys)
-    if options.json:
-        print(orjson.dumps(result).decode())
-    else:
-        for name, value in result.items():
-            goal = f"   goal: at most {GOALS[name]}" if name in GOALS else ""
-            print(f"{name:14} {value:>12,}{goal}")
+    report.finish(options, told(result), result, load)
 
 
 if __name__ == "__main__":
