@@ -7,9 +7,11 @@ next one. A Kafka that does not let us in is asked why (why_not.py): aiokafka sa
 created by asking for it.
 """
 
+import asyncio
 import contextlib
 import logging
 import ssl
+import time
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
@@ -37,6 +39,9 @@ from app.settings import Kafka, Settings, Tls
 from app.why_not import NotLetIn
 
 log = structlog.get_logger()
+
+START_MAX = 30.0  # seconds for which a worker that begins waits for a Kafka that is not there
+PAUSE = 0.5  # between two tries
 
 GRANT = "`capistream topics acls` prints what grants it"
 FORBIDDEN = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError)
@@ -84,10 +89,12 @@ class Bus:
             credentials = auth.SSLCredentials(tls)
         return {"broker": [f"aiokafka://{one}" for one in self.brokers.split(",")], "broker_credentials": credentials}
 
-    def attend(self, client: AIOKafkaClient) -> None:
-        """From now on this client asks us what to make a connection with. Before its start."""
+    def attend(self, client: AIOKafkaClient, patience: float = 0.0) -> None:
+        """From now on this client asks us what to make a connection with. Before its start, which waits for a Kafka that is
+        not there for so many seconds.
+        """
         client.__class__ = _Client
-        client.bus = self
+        client.bus, client.patience = self, patience
 
     # -- what connections are made with
 
@@ -175,6 +182,7 @@ class _Client(AIOKafkaClient):
     """aiokafka keeps what a client was made with; this one asks, whenever it makes a connection."""
 
     bus: Bus
+    patience: float
 
     @property
     def _ssl_context(self) -> ssl.SSLContext | None:
@@ -185,13 +193,23 @@ class _Client(AIOKafkaClient):
         return self.bus.password()
 
     async def bootstrap(self) -> None:
+        until = time.monotonic() + self.patience
+        while (why := await self._try()) is not None:
+            if isinstance(why, NotLetIn) or time.monotonic() > until:
+                raise why
+            log.warning("kafka.awaited", why=str(why))
+            await asyncio.sleep(PAUSE)
+
+    async def _try(self) -> KafkaError | None:
+        """Why there is no connection, if there is none."""
         asking = _asking.set(True)
         try:
             await super().bootstrap()
         except KafkaConnectionError:
-            raise await why_not.ask(self.bus.brokers, self.bus.kafka, self.bus.options()) from None
+            return await why_not.ask(self.bus.brokers, self.bus.kafka, self.bus.options())
         finally:
             _asking.reset(asking)
+        return None
 
     async def _get_conn(self, *args: Any, **kwargs: Any) -> Any:
         found = await super()._get_conn(*args, **kwargs)

@@ -13,6 +13,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError, UnknownTopicOrPart
 from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as stock
 
+from app.bus import START_MAX
 from app.lossless import runs
 
 REJOIN_MAX = 300.0  # seconds until a topic that was missing in the last assignment is looked for again
@@ -73,7 +74,7 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
         # Kafka answers the requests of a connection one after the other, so where a log ends is told when the fetch before is
         # answered. Stock lets that take 1.5 s, and a recovery asks three times, the clock each second.
         consumer._fetch_max_wait_ms = FETCH_WAIT
-        self.app.bus.attend(consumer._client)
+        self.app.bus.attend(consumer._client, START_MAX)
         return consumer
 
     async def _fetch_records(

@@ -9,6 +9,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from faust.transport.drivers import aiokafka as stock
 
+from app.bus import START_MAX
 from app.lossless.batch import die
 
 OFFER_MAX = 5.0  # seconds until Kafka has taken, or refused, what it is offered; a rebalance waits for no more than 15
@@ -33,7 +34,7 @@ class Producer(stock.Producer):
 
     def _new_producer(self, transactional_id: str | None = None) -> AIOKafkaProducer:
         made = super()._new_producer(transactional_id)
-        self.app.bus.attend(made.client)
+        self.app.bus.attend(made.client, START_MAX)
         return made
 
     async def create_topic(self, *args: Any, **more: Any) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,8 +11,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
 from click.testing import CliRunner
+from structlog.testing import capture_logs
 
-from app import bus, topics
+from app import bus, processes, topics
 from app.bearer import BUILT_IN, Token, TokenProvider, Tokens
 from app.cli import main
 from app.errors import SettingsError, Unavailable
@@ -181,6 +183,34 @@ async def test_nobody_there_is_said_of_each_broker():
         KafkaConnectionError, match=r"127\.0\.0\.1:1: nobody listens there; no-such-host\.invalid:9092: "
     ):
         await start(settings)
+
+
+async def test_a_client_with_patience_begins_when_the_broker_is_there(kafka):
+    port = processes.free_port()
+    there = bus.of(config(f"127.0.0.1:{port}"))
+    client = AIOKafkaProducer(bootstrap_servers=there.brokers)
+    there.attend(client.client, patience=30)
+
+    with capture_logs() as said:
+        starting = asyncio.create_task(client.start())
+        while not [one for one in said if one["event"] == "kafka.awaited"]:  # noqa: ASYNC110 (a log sets no event)
+            await asyncio.sleep(0.01)
+        async with await asyncio.start_server(partial(_forward, kafka.brokers), "127.0.0.1", port):
+            await starting
+            await client.stop()
+
+    assert "nobody listens there" in said[0]["why"]
+
+
+async def _forward(to: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    there, back = await asyncio.open_connection(*to.split(":"))
+
+    async def pour(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(65_536):
+            target.write(data)
+        target.close()
+
+    await asyncio.gather(pour(reader, back), pour(there, writer))
 
 
 async def test_a_command_says_why_in_a_line_of_its_own_and_nothing_else(tmp_path, caplog):
