@@ -211,7 +211,8 @@ class _Run:
     def _load(self, keys_: Sequence[bytes]) -> None:
         """Read rows not read yet, and their holds."""
         new = [key for key in keys_ if key not in self.rows]
-        self.rows.update(zip(new, map(_loads, self.seen_get(new)), strict=True))
+        rows = self.seen_get(new)
+        self.rows.update((key, orjson.loads(row) if row else None) for key, row in zip(new, rows, strict=True))
         # A crash may have come between the two changelog writes: a hold can stand without a row, and beside a closed one.
         open_ = [key for key in new if key in self.partition.open]
         self.holds.update(zip(open_, map(_loads, self.held_get(open_)), strict=True))
@@ -220,14 +221,16 @@ class _Run:
     def run(self, records: Sequence[Any]) -> Result:
         for record in records:
             self.record = record
-            found = _read(record)
-            if found is None:
-                self.result.unreadable.append(record.offset)
-            elif isinstance(found, int):
-                self.partition.hear(found, record.timestamp)
-                self._close_due()  # here and nowhere else: the clock moves nowhere else
-            else:
-                self._copy(record.key, found)
+            if record.key is None:
+                now = _clock(record.value)
+                if now is not None:
+                    self.partition.hear(now, record.timestamp)
+                    self._close_due()  # here and nowhere else: the clock moves nowhere else
+                    continue
+            elif (copy := shape.copy(record.key, record.value)) is not None:
+                self._copy(record.key, copy)
+                continue
+            self.result.unreadable.append(record.offset)  # what somebody else wrote into our topic
         return self._done()
 
     def erase(self, keys_: Sequence[bytes], gone: Callable[[Event], bool]) -> Result:
@@ -266,7 +269,8 @@ class _Run:
 
     def _done(self) -> Result:
         # who was set apart first: a crash may cut the write off, and a row that says "closed" must not stand without them
-        for key in sorted(self.dirty_rows, key=lambda key: not keys.apart(key)):
+        apart = [key for key in self.dirty_rows if keys.apart(key)]
+        for key in apart + [key for key in self.dirty_rows if not keys.apart(key)] if apart else self.dirty_rows:
             self.result.seen[key] = _dumps(self.rows[key])
         self.result.held.update((key, _dumps(self.holds.get(key))) for key in self.dirty_holds)
         if not self.partition.open:  # nobody sends clock records to a partition without holds
@@ -296,7 +300,7 @@ class _Run:
         if row["c"] and offset < row["c"][0][2]:
             return  # read again after a crash: it belongs to what the key meant before its horizon
         new = self._enter(key, row, copy, offset)
-        if self._is_stranger(rule, row, copy):
+        if row["s"] is not None and self._is_stranger(rule, row, copy):
             self._turn_away(row, copy)
         elif "h" in row and offset > row["h"] and not any(c[4] and c[4] == _place(copy) for c in row["c"]):
             self._alone(copy)
@@ -306,7 +310,8 @@ class _Run:
             self._join(key, row, hold, copy, new=new)
 
     def _is_stranger(self, rule: EventRule, row: Json, copy: Event) -> bool:
-        if row["s"] is None or "apart" in copy or rule.different_people == "merge":
+        """Of a conversion that has closed."""
+        if "apart" in copy or rule.different_people == "merge":
             return False
         return people.stranger(str(row.get("w", "")), copy, self.partition.secrets)
 
@@ -320,11 +325,12 @@ class _Run:
         if new := offset > row["o"]:
             row["n"] += 1
             row["o"] = offset
+        brief = _brief(key, copy, offset)
         listed = not new and any(c[2] == offset for c in row["c"])
         if not listed and len(row["c"]) < merge.MAX_COPIES:
-            row["c"].append(_brief(key, copy, offset))
+            row["c"].append(brief)
             listed = True
-        if listed:  # also again: a crash may have come between the row and its alias
+        if brief[3] and listed:  # also again: a crash may have come between the row and its alias
             self._alias(key, copy)
         if new and row["n"] > 2 and "h" not in row and "apart" not in copy:
             who = row.setdefault("p", [])
@@ -336,7 +342,7 @@ class _Run:
         return bool(new)
 
     def _alias(self, key: bytes, copy: Event) -> None:
-        if copy["event_id"] != keys.parts(key)[0] and "apart" not in copy:
+        if "apart" not in copy:
             conversion, site, name = keys.parts(key)
             alias = ALIAS + keys.SEPARATOR.join((copy["event_id"], site, name)).encode()
             self.result.seen[alias] = orjson.dumps({"=": conversion, "t": copy["received"]})
@@ -359,15 +365,15 @@ class _Run:
 
     def _join(self, key: bytes, row: Json, hold: Json | None, copy: Event, *, new: bool) -> None:
         """A copy of a conversion that is still open."""
-        record, rule, first = self.record, self.partition.rule(copy["event_name"]), False
+        record, rule, first = self.record, self.partition.rule(copy["event_name"]), hold is None
         if hold is None:
             # a first copy behind the clock, because its source was left out, gets a whole window, too
             start = max(copy["received"], self.partition.now or 0)
             deadline = int(start + rule.merge_window * 1000)
-            hold = self.holds[key] = {"v": 1, "d": deadline, "a": record.timestamp, "o": record.offset, "x": []}
+            hold = self.holds[key] = {"v": 1, "d": deadline, "a": record.timestamp, "o": record.offset, "x": [copy]}
             if why := self._unproved(copy, record.timestamp, rule):
                 hold["p"] = why
-            first = True
+            self.dirty_holds.add(key)
         elif copy["received"] > hold["d"] and not rule.wait_for:
             # the hold closes with the next clock record, and this copy comes after that
             waiting = hold.setdefault("l", [])
@@ -379,14 +385,15 @@ class _Run:
             if new:
                 self.result.duplicates.append((copy["event_name"], "late"))
             return
-        self._add(key, hold, copy, "repeat" if new else "")
+        if not first:
+            self._add(key, hold, copy, "repeat" if new else "")
         if "k" not in hold and _complete(rule, hold["x"]):
             how = "complete" if rule.expect or rule.wait_for else "no_hold"
-            self._close(key, row, hold, how if _confirmed(rule, hold["x"]) else "unconfirmed")
+            self._close(rule, key, row, hold, how if _confirmed(rule, hold["x"]) else "unconfirmed")
         elif first:
             self.partition.enter(key, hold)
         elif "k" in hold and _confirmed(rule, hold["x"]):
-            self._close(key, row, hold, "complete" if _complete(rule, hold["x"]) else "hold_ended")
+            self._close(rule, key, row, hold, "complete" if _complete(rule, hold["x"]) else "hold_ended")
 
     def _late(self, key: bytes, row: Json, hold: Json | None, copy: Event, *, new: bool) -> None:
         """A copy of a conversion that has closed. Most often it only counts; a kept or parked hold may change by it."""
@@ -407,7 +414,7 @@ class _Run:
             self.result.duplicates.append((name, "late"))
         if unconfirmed:
             if _confirmed(rule, hold["x"]):
-                self._close(key, row, hold, "complete" if _complete(rule, hold["x"]) else "hold_ended")
+                self._close(rule, key, row, hold, "complete" if _complete(rule, hold["x"]) else "hold_ended")
         elif changed and new:
             self._update(key, row, hold)
 
@@ -444,52 +451,66 @@ class _Run:
 
     # -- closing
 
-    def _close(self, key: bytes, row: Json, hold: Json, how: str) -> None:
-        rule = self.partition.rule(keys.parts(key)[2])
-        kin = _people(rule, hold["x"])
+    def _close(self, rule: EventRule, key: bytes, row: Json, hold: Json, how: str) -> None:
+        copies = hold["x"]
         # when the last copy came, or for a hold that ended, what the log's clock said
-        when = max(c["received"] for c in hold["x"])
         if how in ("hold_ended", "unconfirmed") and self.partition.now is not None:
             when = self.partition.now
-        held_back = False
-        for n, (mark, copies) in enumerate(kin):
-            event = merge.merge(copies, hold.get("c"))
-            one, its_key = row, key
-            if len(kin) > 1:
-                labels = sorted({*event.get("labels", ()), "several_people"})
-                event = {**event, "labels": labels} if n == 0 else keys.set_apart(event, mark, "several_people")
-                its_key = keys.key(event)
-                self.result.flags.append((event["event_name"], "several_people"))
-            if n > 0:
-                one = self.rows[its_key] = {"v": ROW_VERSION, "n": len(copies), "o": row["o"]}
-                one["c"] = [_brief(its_key, copy, -1) for copy in copies]
-                self.dirty_rows.add(its_key)
-            why = hold.get("p", "") or ("" if _confirmed(rule, copies) else "unconfirmed")
-            routes = self._routes(event, why)
-            held_back = held_back or any(r.reason == "consent_absent" for r in routes.values())
-            self.result.closed.append(Closed(its_key, event, how, routes, _copies(copies), one["n"]))
-            if why:
-                self.result.flags.append((event["event_name"], why))
-            one["s"], one["t"] = how, when
-            if (said := event.get("consent")) and consent.may_deny(said):
-                one["e"] = _checksum(said)
-            if who := people.marks(copies, self.partition.secret):
-                one["w"] = who
-            if prints := self.partition.prints(copies):
-                one["f"] = list(prints)
-            _note_routes(one, routes)
-        if len(kin) > 1:
+        else:
+            when = copies[0]["received"] if len(copies) == 1 else max(c["received"] for c in copies)
+        kin = _people(rule, copies)
+        (mark, its), *others = kin
+        event = merge.merge(its, hold.get("c"))
+        if others:
             row["g"] = len(kin)
+            event = {**event, "labels": sorted({*event.get("labels", ()), "several_people"})}
+            self.result.flags.append((event["event_name"], "several_people"))
+        held_back = self._conclude(rule, key, row, hold, event, its, how, when)
+        for mark, its in others:
+            event = keys.set_apart(merge.merge(its, hold.get("c")), mark, "several_people")
+            self.result.flags.append((event["event_name"], "several_people"))
+            its_key = keys.key(event)
+            one = self.rows[its_key] = {"v": ROW_VERSION, "n": len(its), "o": row["o"]}
+            one["c"] = [_brief(its_key, copy, -1) for copy in its]
+            self._conclude(rule, its_key, one, hold, event, its, how, when)
         row.pop("k", None)
-        self.dirty_rows.add(key)
         if how == "unconfirmed" and hold.get("k") != "parked":
             self._keep(key, row, hold, "parked")
-        elif len(kin) == 1 and "p" not in hold and (rule.late == "update" or (held_back and rule.expect)):
+        elif not others and "p" not in hold and (rule.late == "update" or (held_back and rule.expect)):
             row["k"] = 1
             self._keep(key, row, hold, "kept")
         else:
             self._drop_hold(key)
-        self._release(key, row, hold, told=False)
+        if "l" in hold:
+            self._release(key, row, hold, told=False)
+
+    def _conclude(
+        self,
+        rule: EventRule,
+        key: bytes,
+        row: Json,
+        hold: Json,
+        event: Event,
+        copies: Sequence[Event],
+        how: str,
+        when: int,
+    ) -> bool:
+        """One person's conversion goes out. Whether any destination does not get it for want of consent."""
+        partition, name = self.partition, event["event_name"]
+        if why := hold.get("p", "") or ("" if _confirmed(rule, copies) else "unconfirmed"):
+            self.result.flags.append((name, why))
+        routes = self._routes(event, why)
+        self.result.closed.append(Closed(key, event, how, routes, _copies(copies), row["n"]))
+        row["s"], row["t"] = how, when
+        if (said := event.get("consent")) and consent.may_deny(said):
+            row["e"] = _checksum(said)
+        if who := people.marks(copies, partition.secret):
+            row["w"] = who
+        if prints := partition.prints(copies):
+            row["f"] = list(prints)
+        _note_routes(row, routes)
+        self.dirty_rows.add(key)
+        return any(route.reason == "consent_absent" for route in routes.values())
 
     def _release(self, key: bytes, row: Json, hold: Json, *, told: bool) -> None:
         """The copies past the deadline that waited for the closing. `told`: after a crash, when the outputs were written."""
@@ -575,12 +596,12 @@ class _Run:
                 self._keep(key, row, hold, kept)
             self._release(key, row, hold, told=True)  # if there are any, a crash came between the two changelog writes
         elif _confirmed(rule, hold["x"]):
-            self._close(key, row, hold, "hold_ended")
+            self._close(rule, key, row, hold, "hold_ended")
         elif stage == "":
             wait = int((rule.confirm_within - rule.merge_window) * 1000)
             self._enter_stage(key, hold, "confirm", hold["d"] + max(wait, 0))
         else:
-            self._close(key, row, hold, "unconfirmed")
+            self._close(rule, key, row, hold, "unconfirmed")
 
 
 def note_places(result: Result, offsets: Sequence[int]) -> None:
@@ -595,12 +616,10 @@ def note_places(result: Result, offsets: Sequence[int]) -> None:
             result.seen[closed.key] = orjson.dumps(row)
 
 
-def _read(record: Any) -> Event | int | None:
-    """A copy, the clock in milliseconds, or None for what somebody else wrote into our topic."""
-    if record.key is not None:
-        return shape.copy(record.key, record.value)
+def _clock(value: Any) -> int | None:
+    """Milliseconds, or None for what is no clock record."""
     try:
-        return clock.decode(record.value)
+        return clock.decode(value)
     except (TypeError, ValueError, KeyError):
         return None
 
@@ -643,6 +662,8 @@ def _hopeless(copies: Sequence[Event]) -> bool:
 
 def _complete(rule: EventRule, copies: Sequence[Event]) -> bool:
     """Nothing more is waited for: all expected sources are there, of each person, or no other copy can come."""
+    if not rule.expect and rule.wait_for is None:
+        return True
     there = {copy["source"] for copy in copies}
     if not there.isdisjoint(_AFTERWARDS) or _hopeless(copies):
         return True
@@ -660,7 +681,7 @@ def _confirmed(rule: EventRule, copies: Sequence[Event]) -> bool:
 
 
 def _people(rule: EventRule, copies: Sequence[Event]) -> list[tuple[str, list[Event]]]:
-    return people.groups(copies) if rule.different_people == "apart" else [("", list(copies))]
+    return people.groups(copies) if len(copies) > 1 and rule.different_people == "apart" else [("", list(copies))]
 
 
 def _checksum(said: Any) -> str:
@@ -671,7 +692,7 @@ def _checksum(said: Any) -> str:
 def _copies(copies: Sequence[Event]) -> list[Json]:
     return [
         {"source": c["source"], "received": c["received"], "event_id": c["event_id"], "origin": c.get("origin", {})}
-        for c in sorted(copies, key=lambda c: c["received"])
+        for c in (copies if len(copies) == 1 else sorted(copies, key=lambda c: c["received"]))
     ]
 
 
@@ -691,7 +712,7 @@ def _place(copy: Event) -> str:
 
 def _brief(key: bytes, copy: Event, offset: int) -> list[Any]:
     event_id = copy["event_id"]
-    its = "" if event_id == keys.parts(key)[0] else event_id
+    its = "" if key.startswith(f"{event_id}{keys.SEPARATOR}".encode()) else event_id
     return [copy["source"], copy["received"], offset, its, _place(copy)]
 
 

@@ -33,8 +33,8 @@ def conversion_id(event: Event) -> str:
 
 
 def key(event: Event) -> bytes:
-    parts = (conversion_id(event), event["site"], event["event_name"], event.get("apart"))
-    return SEPARATOR.join(part for part in parts if part is not None).encode()
+    told = f"{conversion_id(event)}{SEPARATOR}{event['site']}{SEPARATOR}{event['event_name']}"
+    return (f"{told}{SEPARATOR}{event['apart']}" if "apart" in event else told).encode()
 
 
 @lru_cache(maxsize=8192)  # asked several times for each key of a batch

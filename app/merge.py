@@ -45,7 +45,8 @@ _PARTS: dict[str, tuple[tuple[Source, ...], tuple[Group, ...]]] = {
 }
 
 
-_ALWAYS = ("v", "event_id", "event_name", "site", "source", "time", "received")
+_ALWAYS = frozenset({"v", "event_id", "event_name", "site", "source", "time", "received"})
+_SIGNALS = frozenset(SIGNALS)
 
 
 def content_hash(copy: Event) -> str:
@@ -99,16 +100,16 @@ def merge(copies: Iterable[Event], cut: Json | None = None) -> Event:
     Raises ValueError for an empty set.
     """
     copies = list(copies)
-    known = distinct(copies)
+    if len(known := distinct(copies)) == 1:
+        return _of_one(known[0])
     if not known:
         raise ValueError("no copies")
-    return _of_one(known[0]) if len(known) == 1 else _of_several(known, copies, cut)
+    return _of_several(known, copies, cut)
 
 
 def _of_one(copy: Event) -> Event:
     """What `_of_several` says of one copy, without comparing it with itself."""
-    merged: Any = {name: copy[name] for name in _ALWAYS}  # type: ignore[literal-required]
-    merged |= {name: copy[name] for name in _PARTS if copy.get(name)}  # type: ignore[literal-required]
+    merged: Any = {name: said for name, said in copy.items() if name in _ALWAYS or (said and name in _PARTS)}
     if copy.get("pairs") is False:
         merged["pairs"] = False
     if "apart" in copy:
@@ -214,12 +215,20 @@ def _part(parts: Sequence[Any], groups: tuple[Group, ...]) -> Json:
 
 
 def _first_with(parts: Sequence[Any], names: tuple[str, ...]) -> Json:
-    return next((part for part in parts if not part.keys().isdisjoint(names)), {})
+    for part in parts:
+        for name in names:
+            if name in part:
+                return part  # type: ignore[no-any-return]
+    return {}
 
 
 def merge_consent(signals: Sequence[Any]) -> Json:
     """Per signal: denied if any copy denies, granted if any grants, else absent. Strings must agree to stay readable."""
     result: Json = {}
+    if all(map(_only_grants, signals)):
+        for one in signals:
+            result |= one
+        return result
     told = set().union(*signals)
     for name in SIGNALS:
         if name in told:
@@ -236,6 +245,11 @@ def merge_consent(signals: Sequence[Any]) -> Json:
         names = sorted({name for one in categories for name in one})
         result["categories"] = {name: all(one.get(name, True) for one in categories) for name in names}
     return result
+
+
+def _only_grants(consent: Any) -> bool:
+    """Most often; then there is nothing to be merged."""
+    return consent.keys() <= _SIGNALS and [*consent.values()].count("granted") == len(consent)
 
 
 def denials(signals: Sequence[Any]) -> Json:

@@ -162,7 +162,7 @@ class Oracle:
         if evidence.logged is not None:
             verdict.lost += _copies_lost(acknowledged, evidence.logged)
         if evidence.receipts is not None:
-            verdict.wrong += _receipts_wrong(acknowledged, self.destinations, got.keys(), evidence.receipts)
+            verdict.wrong += _receipts_wrong(acknowledged, self.destinations, got, evidence.receipts, evidence.faults)
         return verdict
 
 
@@ -268,9 +268,11 @@ def _judge_repeats(groups: Sequence[Sequence[Delivery]], evidence: Evidence, ver
 
 
 def explanation(earlier: Delivery, later: Delivery, faults: Sequence[Fault]) -> Fault | None:
-    """What excuses the repetition; one by which nobody could know the outcome before one that kept a worker from recording it."""
+    """What excuses the repetition: one by which nobody could know the outcome, else one that kept all workers from recording it,
+    else one that kept its sender.
+    """
     found = [fault for fault in faults if _explains(fault, earlier, later)]
-    return min(found, key=lambda fault: fault.kind not in _AMBIGUOUS, default=None)
+    return min(found, key=lambda fault: (fault.kind not in _AMBIGUOUS, fault.kind in _OF_WORKER), default=None)
 
 
 def _explains(fault: Fault, earlier: Delivery, later: Delivery) -> bool:
@@ -322,15 +324,17 @@ def _copies_lost(acknowledged: Iterable[Conversion], logged: Mapping[str, Sequen
 def _receipts_wrong(
     acknowledged: Iterable[Conversion],
     destinations: Sequence[str],
-    got: Iterable[tuple[str, str]],
+    got: Mapping[tuple[str, str], Sequence[Delivery]],
     receipts: Mapping[tuple[str, str], set[str]],
+    faults: Sequence[Fault],
 ) -> Iterable[str]:
     """Do our own books say what the platforms say?"""
-    delivered = set(got)
     for one in acknowledged:
         for name in destinations:
-            outcomes = receipts.get((one.id, name), set())
+            outcomes, deliveries = receipts.get((one.id, name), set()), got.get((one.id, name), ())
             if not outcomes:
                 yield f"{one.id} at {name}: no receipt"
-            elif ("delivered" in outcomes) != ((one.id, name) in delivered):
+            elif one.denies and outcomes == {"held_back"} and all(explanation(d, d, faults) for d in deliveries):
+                pass  # where nobody could know that it had arrived, a late copy's denial keeps it from being sent again
+            elif ("delivered" in outcomes) != bool(deliveries):
                 yield f"{one.id} at {name}: the receipt says {', '.join(sorted(outcomes))}, the platform does not"

@@ -294,10 +294,13 @@ def test_one_kill_explains_no_more_requests_than_one_worker_has_under_way():
     assert said == f"9 requests of {PID} to meta repeated for one kill"
 
 
-def test_what_a_reset_explains_is_not_put_down_to_the_kill_of_its_sender():
-    verdict = nine_repeated(around("kill", pid=PID), Fault("reset", NOW + 4, NOW + 5, destination="meta"))
+@pytest.mark.parametrize(
+    "other", [Fault("reset", NOW + 4, NOW + 5, destination="meta"), Fault("broker", NOW + 4, NOW + 5)]
+)
+def test_what_a_reset_or_an_outage_explains_is_not_put_down_to_the_kill_of_its_sender(other):
+    verdict = nine_repeated(around("kill", pid=PID), other)
 
-    assert (verdict.unexplained, verdict.explained) == ([], {"reset": 9})
+    assert (verdict.unexplained, verdict.explained) == ([], {other.kind: 9})
 
 
 # -- changed, invented, unlawful
@@ -397,6 +400,18 @@ def test_what_a_late_copy_denies_may_be_told_with_an_event_that_lacks_it():
 
     assert alone.event["consent"] != case.one.ga4_consent({"pixel"})
     assert not [said for said in case.verdict().wrong if "consent" in said]
+
+
+def test_who_cannot_know_that_it_arrived_may_hold_it_back_when_a_late_copy_denies_it():
+    case = Case(name="add_to_cart", denies=frozenset({"pixel"}))
+    case.instead("meta", delivered(case.one, "server"))
+    case.receipts["c1", "meta"] = {"held_back"}
+    known = case.verdict()
+    case.faults.append(Fault("timeout", NOW + 3, NOW + 5, destination="meta"))
+    unknown = case.verdict()
+
+    assert known.wrong == ["c1 at meta: the receipt says held_back, the platform does not"]
+    assert unknown.good
 
 
 @pytest.mark.parametrize(
