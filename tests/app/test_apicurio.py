@@ -26,6 +26,7 @@ from tests.app.test_schemas import COMMON, EXPECTED, MONEY, SCHEMA, SHOP, order
 pytestmark = pytest.mark.registry
 
 VERSION = "3.3.3"
+JAVA = 21  # that it needs
 ORDER = {"type": "record", "name": "Order", "fields": [{"name": "total", "type": "Money"}]}
 
 
@@ -57,7 +58,7 @@ def url(tmp_path_factory):
         f"-Dquarkus.http.port={port}",
         "-Dquarkus.http.host=127.0.0.1",
     ]
-    command = [find_java(), *options, "-jar", str(home / "quarkus-run.jar")]
+    command = [find_java(JAVA), *options, "-jar", str(home / "quarkus-run.jar")]
     process = processes.spawn(command, folder / "log")
     try:
         until = time.monotonic() + 90
