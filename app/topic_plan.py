@@ -104,6 +104,8 @@ _RULES = {
     "min.insync.replicas": _Rule(lambda is_, should: int(is_) >= int(should)),
     "max.message.bytes": _Rule(lambda is_, should: int(is_) >= int(should)),
     "segment.ms": _Rule(lambda is_, should: int(is_) <= int(should), note=True),
+    # another codec is somebody's choice
+    "compression.type": _Rule(lambda is_, _: is_ not in ("producer", "uncompressed"), note=True),
     "min.cleanable.dirty.ratio": _Rule(lambda is_, should: float(is_) <= float(should), note=True),
 }
 SHOWN = (*_RULES, "retention.bytes")

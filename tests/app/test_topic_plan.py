@@ -153,6 +153,13 @@ def test_what_managed_clusters_may_not_let_us_set_is_a_note(changed):
     assert one.by_apply
 
 
+@pytest.mark.parametrize(("is_", "notes"), [("producer", 1), ("uncompressed", 1), ("gzip", 0), ("zstd", 0)])
+def test_receipts_that_are_not_compressed_are_a_note(is_, notes):
+    found = todo("c.receipts", compression_type=is_)
+
+    assert [(one.note, one.config) for one in found] == [(True, ("compression.type", "gzip"))] * notes
+
+
 def test_another_number_of_partitions_is_told_with_the_ways_out():
     (one,) = todo("c.events", partitions=6)
 
