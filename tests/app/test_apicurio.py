@@ -127,7 +127,8 @@ async def test_protobuf_as_a_descriptor(url, http):
 
 
 async def test_json_schema(url, http):
-    number = await register(http, url, "json", '{"type": "object"}', schemaType="JSON")
+    schema = '{"$schema": "http://json-schema.org/draft-07/schema#", "type": "object"}'
+    number = await register(http, url, "json", schema, schemaType="JSON")
 
     assert await decoded(http, url, number, b'{"a": 1}') == {"a": 1}
 
