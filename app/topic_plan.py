@@ -70,6 +70,10 @@ class Row:
         }
 
 
+#: Who works needs to see none; who makes topics does.
+UNSEEN = Todo("does not show us its settings", "`capistream topics acls --role operator` prints what grants it")
+
+
 # Pure
 
 
@@ -126,7 +130,7 @@ def of_ours(topic: Topic, there: There | None, config: Config | None, settings: 
             )
         )
     if config is None:
-        return [*found, Todo("does not show us its settings", bus.GRANT)]
+        return [*found, UNSEEN]
     for name, should in (topics.config(topic, there.copies) | {"max.message.bytes": str(LARGEST)}).items():
         found += _of_setting(topic, name, config.get(name), should, settings)
     if "delete" in _policies(config.get("cleanup.policy", "")) and config.get("retention.bytes", "-1") != "-1":
