@@ -151,7 +151,9 @@ def read(raw: Any, country: str | None = None) -> Asked:
         for value in values if isinstance(values, list) else [values]:
             found += _digests(kind, value, country, place)
     if not found:
-        raise BadEvent("missing", "", "nothing says who is meant")
+        raise BadEvent(
+            "missing", "", "nothing says who is meant: an e-mail address, a phone number or another identifier does"
+        )
     return Asked("withdraw" if flags["withdraw"] else "erase", tuple(dict.fromkeys(found)), flags["dry_run"])
 
 

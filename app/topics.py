@@ -188,7 +188,7 @@ async def administrator(settings: Settings, patience: float = 30.0) -> AsyncIter
         except KafkaError as exc:
             await admin.close()
             if isinstance(exc, NotLetIn) or loop.time() > until:
-                raise bus.problem(exc, f"no Kafka answers at {settings.brokers}") from exc
+                raise bus.problem(exc, f"kafka.brokers: no Kafka answers at {settings.brokers}") from exc
             if not told:
                 log.warning("kafka.awaited", why=str(exc))
                 told = True

@@ -119,7 +119,7 @@ def test_the_record_may_have_a_key_and_headers(map_try):
     ("arguments", "source", "said"),
     [
         (["--header", "ce_id"], "orders", "--header: NAME=VALUE"),
-        ([], "ordres", "--source: there are orders, web"),
+        ([], "ordres", "--source: no source is called ordres; there are orders, web"),
         (["--now", "today"], "orders", "--now: ISO 8601"),
     ],
 )
