@@ -18,7 +18,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 from aiokafka.errors import KafkaError
 
-from app import bus, erasure, intake
+from app import bus, erasure, intake, records
 from app.errors import Unavailable
 from app.lossless import Lost
 from app.outcome_rows import NUDGE
@@ -97,19 +97,16 @@ class Tidy:
                 await asyncio.to_thread(rows.scrub, p)
 
 
-def trimmed(
-    done: Mapping[TopicPartition, int], young: Mapping[TopicPartition, int | None]
-) -> dict[TopicPartition, int]:
-    """Before which offset to delete, by what is finished and by the first record inside the window; None: there is none."""
-    before = {tp: done[tp] if first is None else min(done[tp], first) for tp, first in young.items()}
+def trimmed(done: Mapping[TopicPartition, int], young: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+    """Before which offset to delete, by what is finished and by the first record inside the window, else the end."""
+    before = {tp: min(done[tp], first) for tp, first in young.items()}
     return {tp: offset for tp, offset in before.items() if offset > 0}
 
 
-async def _since(settings: Settings, tps: Sequence[TopicPartition], moment: float) -> dict[TopicPartition, int | None]:
-    """The offset of the first record of that Unix time or later."""
-    async with bus.of(settings).consumer(group_id=None) as consumer:
-        found = await consumer.offsets_for_times(dict.fromkeys(tps, int(moment * 1000)))
-    return {tp: None if one is None else one.offset for tp, one in found.items()}
+async def _since(settings: Settings, tps: Sequence[TopicPartition], moment: float) -> dict[TopicPartition, int]:
+    """Where the first record of that Unix time or later stands, else the end."""
+    async with records.reader(settings) as consumer:
+        return await records.written_since(consumer, int(moment * 1000), await consumer.end_offsets(tps))
 
 
 async def _delete(settings: Settings, before: Mapping[TopicPartition, int]) -> None:

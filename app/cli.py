@@ -241,11 +241,11 @@ def preview(
 @click.option(
     "--event", "events", multiple=True, metavar="EVENT", help="Only events of this name of ours; may be given again."
 )
+@click.option("--since", metavar="TIME", help="Only what happened from this time on counts, ISO 8601 with zone.")
 @click.option(
-    "--since", metavar="TIME", help="What stands on one side only counts from this time on, ISO 8601 with zone."
-)
-@click.option(
-    "--until", metavar="TIME", help="And until this time. Default of both: the time of which both sides tell."
+    "--until",
+    metavar="TIME",
+    help="And until this time. Default of both, for what stands on one side only: the time of which both sides tell.",
 )
 @click.option(
     "--tolerance",

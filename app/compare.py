@@ -76,6 +76,10 @@ class Finding:
     differences: Sequence[Difference] = ()
     why: str = ""
 
+    def within(self, span: "Span") -> bool:
+        """By either side's time: they may differ by a time zone."""
+        return any(span.has(one) for one in (self.old, self.ours) if one)
+
     def as_json(self) -> Json:
         old, ours = self.old or Sent(), self.ours or Sent()
         time = ours.time if old.time is None else old.time
@@ -116,7 +120,7 @@ class Span:
 class Report:
     findings: Sequence[Finding]
     span: Span  # in which it was judged what stands on one side only
-    outside: int = 0  # on one side only, and not in that time
+    outside: int = 0  # not in that time, or what both have not in the one that was asked for
     merged: int = 0  # sent by both, under one id by which the platform makes one of them
     unpairable: int = 0  # of the old system without any id
 
@@ -312,7 +316,8 @@ def compare(
 ) -> Report:
     """`events` are our names of those that count; none: all. `tolerance` of times is in milliseconds.
 
-    What stands on one side only is judged within `span`; where that is open, within the time of which both sides tell.
+    What happened within `span` is judged; where that is open, all that both have, and of what stands on one side only what lies
+    within the time of which both sides tell.
     """
     sink = SINKS[destination.sink](destination)
     names = {
@@ -330,20 +335,25 @@ def compare(
         *(Finding("only_ours", ours=one) for one in pairs.only_ours),
         *(Finding("neither", ours=one, why=one.reason) for one in reasons.only_ours if _is_left(one)),
     ]
+    of_both = [
+        *(_judged(one, own, tolerance, sink.places) for one, own in pairs.both),
+        *(_why(one, own) for one, own in reasons.both),
+        *(Finding("repeated", one) for one in (*pairs.repeated, *reasons.repeated)),
+    ]
     common = _common(with_id, mine)
-    span = Span(common.since if span.since is None else span.since, common.until if span.until is None else span.until)
-    judged = [one for one in alone if span.has(one.old or one.ours or Sent())]
-    both = [_judged(one, own, tolerance, sink.places) for one, own in pairs.both]
+    narrow = Span(
+        common.since if span.since is None else span.since, common.until if span.until is None else span.until
+    )
+    judged = [one for one in of_both if one.within(span)] + [one for one in alone if one.within(narrow)]
     return Report(
-        [
-            *both,
-            *(_why(one, own) for one, own in reasons.both),
-            *(Finding("repeated", one) for one in (*pairs.repeated, *reasons.repeated)),
-            *judged,
-        ],
-        span,
-        outside=len(alone) - len(judged),
-        merged=sum(own.outcome in SENT and _counts_once(one, own, sink.places) for one, own in pairs.both),
+        judged,
+        narrow,
+        outside=len(of_both) + len(alone) - len(judged),
+        merged=sum(
+            one.ours.outcome in SENT and _counts_once(one.old, one.ours, sink.places)
+            for one in judged
+            if one.old and one.ours
+        ),
         unpairable=len(theirs) - len(with_id),
     )
 
@@ -466,7 +476,7 @@ def for_people(report: Report, export: Export, show: int) -> list[str]:
 
 _ASIDE = {
     "merged_by_platform": "of these sent by both under one id, of which the platform makes one",
-    "outside": "on one side only, before or after the time of which both tell: not judged",
+    "outside": "before or after the time that is compared: not judged",
     "without_id": "of the old system without order number and event id: not judged",
     "unread": "of the old system that cannot be read",
     "lines_without_event": "lines without an event of this platform",

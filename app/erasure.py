@@ -20,7 +20,6 @@ back.
 
 import hashlib
 import hmac
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,7 +27,7 @@ from typing import Any, Literal, get_args
 
 import orjson
 
-from app import identity, keys, receipts, redaction, topics
+from app import browser_ids, identity, keys, receipts, redaction, topics
 from app.dedup import ALIAS, MEMORY, Closed
 from app.errors import BadEvent, SettingsError
 from app.events import Event, Ids, Json
@@ -151,7 +150,9 @@ def read(raw: Any, country: str | None = None) -> Asked:
         for value in values if isinstance(values, list) else [values]:
             found += _digests(kind, value, country, place)
     if not found:
-        raise BadEvent("missing", "", "nothing says who is meant")
+        raise BadEvent(
+            "missing", "", "nothing says who is meant: an e-mail address, a phone number or another identifier does"
+        )
     return Asked("withdraw" if flags["withdraw"] else "erase", tuple(dict.fromkeys(found)), flags["dry_run"])
 
 
@@ -180,10 +181,9 @@ def _digests(kind: str, value: Any, country: str | None, place: str) -> list[tup
     if kind == "user_id" and (hashed := redaction.of_a_person(text, country)) != text:
         before = identity.sha256(text.lower())  # as events of earlier versions carry a phone number
         return [(kind, identity.sha256(one)) for one in dict.fromkeys((hashed, before))]
+    text = browser_ids.bare(kind, text)  # as app/normalize.py does with a cookie's value
     if redaction.in_an_id(text):
         raise BadEvent("personal_id", place, "looks like an e-mail address or phone number")
-    if kind == "ga_client_id":
-        text = re.sub(r"^GA1\.\d\.", "", text)  # as app/normalize.py does with the cookie's value
     # a hash may stand for itself, where the shop's own ids are hashes, or for what was hashed
     return [
         (kind, identity.sha256(text)),

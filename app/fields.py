@@ -67,8 +67,9 @@ def compiled(expression: str) -> Any:
     try:
         return jmespath.compile(expression)
     except JMESPathError as exc:
+        why = re.sub(r"^(Bad|Invalid) jmespath expression: |,? ?(for expression)?:$", "", str(exc).splitlines()[0])
         raise ValueError(
-            f"not a JMESPath expression: {exc}".splitlines()[0].removesuffix(", for expression:")
+            f"not a JMESPath expression: {why}; docs/sources.md#expressions has some to start from"
         ) from None
 
 
@@ -114,7 +115,8 @@ Bytes = Annotated[
     ),
 ]
 Expression = Annotated[str, AfterValidator(_expression)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+NAME = r"^[a-z0-9][a-z0-9_-]{0,39}$"
+Name = Annotated[str, Field(pattern=NAME)]
 
 
 class Part(BaseModel):

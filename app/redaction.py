@@ -257,6 +257,12 @@ def _international(digits: str, *, valid: bool) -> bool:
     return phonenumbers.is_valid_number(number) if valid else phonenumbers.is_possible_number(number)
 
 
+def _is_client_id(written: str) -> bool:
+    """GA's: a number, a dot, seconds since 1970. A country's code alone before the dot begins a phone number."""
+    found = re.fullmatch(r"00(\d{1,8})\.1\d{9}", written)
+    return found is not None and int(found[1]) not in phonenumbers.COUNTRY_CODE_TO_REGION_CODE
+
+
 def _is_card(digits: str) -> bool:
     """By network and Luhn's check digit."""
     if not _NETWORKS.fullmatch(digits):
@@ -274,7 +280,7 @@ def _is_grouped(digits: str, written: str) -> bool:
 _CHECKS: dict[str, Callable[[str, str], bool]] = {
     "plus": lambda digits, _: _international(digits, valid=False),
     # many an order number begins with two zeros
-    "exit": lambda digits, _: _international(digits[2:], valid=True),
+    "exit": lambda digits, written: not _is_client_id(written) and _international(digits[2:], valid=True),
     "card": lambda digits, _: _is_card(digits),
     "ssn": lambda _digits, _written: True,
     "area": lambda digits, _: 8 <= len(digits) <= 12,

@@ -10,7 +10,6 @@ import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +28,7 @@ from pydantic import (
     model_validator,
 )
 
-from app import proxies, reading, schemas, traffic
+from app import mistakes, proxies, reading, schemas, traffic
 from app.bearer import PROVIDERS, TokenProvider
 from app.destination import Absent, ConsentPolicy, Destination, Place, SignalName
 from app.errors import SettingsError
@@ -100,9 +99,13 @@ class Sasl(Part):
             return value
         kind = value.get("provider")
         if not isinstance(kind, str) or kind not in PROVIDERS:
-            mistakes: list[Any] = [_mistake(("provider",), f"one of {', '.join(sorted(PROVIDERS))}")]
-            raise ValidationError.from_exception_data("token", mistakes, hide_input=True)
-        return PROVIDERS[kind].model_validate(value)
+            found: list[Any] = [mistakes.mistake(("provider",), f"one of {', '.join(sorted(PROVIDERS))}")]
+            raise ValidationError.from_exception_data("token", found, hide_input=True)
+        try:
+            return PROVIDERS[kind].model_validate(value)
+        except ValidationError as exc:
+            found = mistakes.below(PROVIDERS[kind], exc)
+        raise ValidationError.from_exception_data("token", found, hide_input=True)
 
 
 class Kafka(Part):
@@ -560,21 +563,21 @@ class Settings(Part):
         if not isinstance(value, dict):
             return value
         built: dict[str, Any] = {}
-        mistakes: list[Any] = []
+        found: list[Any] = []
         for name, raw in value.items():
             if isinstance(raw, Destination):
                 built[name] = raw
                 continue
             kind = raw.get("sink") if isinstance(raw, dict) else None
             if not isinstance(kind, str) or kind not in SINKS:
-                mistakes.append(_mistake((name, "sink"), f"one of {', '.join(sorted(SINKS))}"))
+                found.append(mistakes.mistake((name, "sink"), f"one of {', '.join(sorted(SINKS))}"))
                 continue
             try:
                 built[name] = SINKS[kind].Settings.model_validate(raw)
             except ValidationError as exc:
-                mistakes += [_mistake((name, *e["loc"]), _plain(e)) for e in exc.errors()]
-        if mistakes:
-            raise ValidationError.from_exception_data("destinations", mistakes, hide_input=True)
+                found += mistakes.below(SINKS[kind].Settings, exc, name)
+        if found:
+            raise ValidationError.from_exception_data("destinations", found, hide_input=True)
         return built
 
     @field_validator("events", mode="before")
@@ -635,12 +638,6 @@ class Settings(Part):
 _NO_HOLD = EventRule()
 
 
-def _mistake(loc: tuple[Any, ...], message: str) -> dict[str, Any]:
-    from pydantic_core import PydanticCustomError
-
-    return {"type": PydanticCustomError("setting", "{message}", {"message": message}), "loc": loc, "input": None}
-
-
 def parse(text: str, place: str = "capistream.toml") -> Settings:
     """Settings from TOML. Raises SettingsError with every mistake and its place."""
     try:
@@ -650,29 +647,14 @@ def parse(text: str, place: str = "capistream.toml") -> Settings:
     try:
         settings = Settings.model_validate(raw)
     except ValidationError as exc:
-        said: dict[str, list[str]] = {}
-        for error in exc.errors():
-            said.setdefault(_path(error["loc"]), []).append(_plain(error))
-        raise SettingsError([f"{place}: {path}: {' or '.join(texts)}" for path, texts in said.items()]) from None
-    mistakes = [f"{place}: {line}" for line in _cross_checks(settings)]
-    if mistakes:
-        raise SettingsError(mistakes)
+        said = mistakes.said(Settings, exc)
+        raise SettingsError(
+            [f"{place}: {'.'.join(at) or '(top level)'}: {what}" for at, what in said.items()]
+        ) from None
+    found = [f"{place}: {line}" for line in _cross_checks(settings)]
+    if found:
+        raise SettingsError(found)
     return settings
-
-
-def _path(loc: tuple[int | str, ...]) -> str:
-    """The place as people write it: without pydantic's names for a key, and for the members of a union."""
-    parts = [str(part) for part in loc if not re.match(r"\[key\]$|(literal|dict)\[", str(part))]
-    if parts[-1:] == ["str"]:
-        parts.pop()
-    return ".".join(parts) or "(top level)"
-
-
-def _plain(error: Mapping[str, Any]) -> str:
-    message: str = error["msg"]
-    return {"extra_forbidden": "unknown setting", "missing": "missing", "model_type": "must be a table"}.get(
-        error["type"], message.removeprefix("Value error, ")
-    )
 
 
 def _cross_checks(settings: Settings) -> list[str]:
@@ -717,7 +699,12 @@ def _cross_checks(settings: Settings) -> list[str]:
 
 def _kafka_mistakes(settings: Settings) -> list[str]:
     tls, sasl = settings.kafka.tls, settings.kafka.sasl
-    mistakes = []
+    whose = " (so says CAPISTREAM_BROKER)" if settings.brokers != settings.kafka.brokers else ""
+    mistakes = [
+        f"brokers: {one.strip()!r}{whose} is no address: write host:port, and commas between several"
+        for one in settings.brokers.split(",")
+        if not re.fullmatch(r"\s*([^\s:/\[\]]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?\s*", one)
+    ]
     if tls and tls.key and not tls.certificate:
         mistakes.append("tls.certificate: missing: tls.key is of no use without it")
     if tls and tls.key_password and not tls.certificate:

@@ -70,6 +70,10 @@ class Row:
         }
 
 
+#: Who works needs to see none; who makes topics does.
+UNSEEN = Todo("does not show us its settings", "`capistream topics acls --role operator` prints what grants it")
+
+
 # Pure
 
 
@@ -104,6 +108,8 @@ _RULES = {
     "min.insync.replicas": _Rule(lambda is_, should: int(is_) >= int(should)),
     "max.message.bytes": _Rule(lambda is_, should: int(is_) >= int(should)),
     "segment.ms": _Rule(lambda is_, should: int(is_) <= int(should), note=True),
+    # another codec is somebody's choice
+    "compression.type": _Rule(lambda is_, _: is_ not in ("producer", "uncompressed"), note=True),
     "min.cleanable.dirty.ratio": _Rule(lambda is_, should: float(is_) <= float(should), note=True),
 }
 SHOWN = (*_RULES, "retention.bytes")
@@ -124,7 +130,7 @@ def of_ours(topic: Topic, there: There | None, config: Config | None, settings: 
             )
         )
     if config is None:
-        return [*found, Todo("does not show us its settings", bus.GRANT)]
+        return [*found, UNSEEN]
     for name, should in (topics.config(topic, there.copies) | {"max.message.bytes": str(LARGEST)}).items():
         found += _of_setting(topic, name, config.get(name), should, settings)
     if "delete" in _policies(config.get("cleanup.policy", "")) and config.get("retention.bytes", "-1") != "-1":

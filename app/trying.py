@@ -21,6 +21,7 @@ from app.reading import Carried, Rules
 MOST_PARTS = 2_000  # parts of one value that are tried; each is a reading of all of it
 _MUCH = 10**9  # more, and with a minus less, than an amount is compared with
 _GONE = object()
+_MEANING = {"unreadable": "unreadable, so it counts as denied"}
 _ORIGIN = "try"  # the topic that origins name
 
 
@@ -48,7 +49,7 @@ class Tried:
         if isinstance(self.result, Normalized):
             text = orjson.dumps(self.result.event, option=orjson.OPT_INDENT_2).decode()
             lines += [f"  {line}" for line in text.splitlines()]
-            lines += [f"  not used: {field}, {reason}" for field, reason in self.result.drops]
+            lines += [f"  not used: {field}, {_MEANING.get(reason, reason)}" for field, reason in self.result.drops]
         lines += [f"  nothing reads: {path}" for path in self.unread or ()]
         return "\n".join(lines)
 

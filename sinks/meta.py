@@ -382,7 +382,13 @@ def _user_data(event: Event, external_id: str) -> Json:
         "fbc": _fbc(ids, context.get("url", ""), event["time"]),
         "lead_id": _lead_id(ids.get("lead_id", "")),
     }
-    return {name: [digest] for name, digest in digests.items() if digest} | {k: v for k, v in clear.items() if v}
+    return {name: [digest] for name, digest in digests.items() if not _blank(digest)} | {
+        name: value for name, value in clear.items() if not _blank(value)
+    }
+
+
+def _blank(value: str | int | None) -> bool:
+    return not str(value or "").strip()
 
 
 def _address(user: User) -> dict[str, str]:

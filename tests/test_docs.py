@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import jsonschema
@@ -68,8 +69,24 @@ def test_the_sample_configuration_is_valid_and_complete():
 )
 def test_links_between_pages_lead_somewhere(page):
     path = DOCS / page if (DOCS / page).exists() else ROOT / page
-    for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", path.read_text()):
-        assert (path.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", path.read_text()):
+        there = path.parent / target if target else path
+        assert there.exists(), target
+        assert not anchor or there.suffix != ".md" or anchor in anchors(there), f"{target}#{anchor}"
+
+
+def test_pages_that_programs_name_are_there():
+    for path in (*(ROOT / "app").rglob("*.py"), *(ROOT / "deploy").rglob("*.yml")):
+        for page, anchor in re.findall(r"docs/([a-z-]+\.md)#([a-z-]+)", path.read_text()):
+            assert anchor in anchors(DOCS / page), f"{path}: {page}#{anchor}"
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """Of its headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", one) for one in re.findall(r"^#+ (.+)$", text, re.MULTILINE))
+    return {re.sub(r"[^\w\- ]", "", one).lower().replace(" ", "-") for one in titles}
 
 
 def test_no_dependency_is_without_its_reason():

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from app import topics
+
 DOCS = Path(__file__).parent.parent / "docs"
 
 _spec = importlib.util.spec_from_file_location("scaling", DOCS / "scaling.py")
@@ -16,6 +18,13 @@ _spec.loader.exec_module(scaling)
 
 def test_the_table_of_the_page_is_up_to_date():
     assert scaling.table(scaling.RATES) in (DOCS / "scaling.md").read_text(), "paste what docs/scaling.py prints"
+
+
+def test_it_knows_which_topics_are_compressed():
+    known = scaling.config()
+    packed = [topic.name for topic in topics.plan(known) if "compression.type" in topic.config]
+
+    assert packed == [f"{known.kafka.prefix}.{name}" for name in scaling.PACKED]
 
 
 @pytest.mark.parametrize("name", ["written", "logs", "rows", "platforms"])

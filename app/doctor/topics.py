@@ -67,7 +67,9 @@ def judge_plan(settings: Settings, cluster: Cluster, configs: Mapping[str, Confi
         partitions, config = cluster.topics[topic.name], configs.get(topic.name)
         seen = There(len(partitions), min((len(one.replicas) for one in partitions), default=0), None)
         todo = topic_plan.of_ours(topic, seen, None if isinstance(config, Refused) else config, settings)
-        found += [(topic.name, (warning if one.note else problem)("", one.what, one.remedy)) for one in todo]
+        for one in todo:
+            judged = warning if one.note or one is topic_plan.UNSEEN else problem
+            found.append((topic.name, judged("", one.what, one.remedy)))
     yield from together("topic", found)
     if there and not found:
         yield ok("the plan", f"partitions, copies, cleanup and retention of {len(there)} topics are as they should be")

@@ -114,11 +114,11 @@ class Feed:
         await records.must_exist(consumer._client, names.receipts)
         all_ = [TopicPartition(topic, p) for topic in (names.conversions, names.receipts) for p in range(count)]
         ends = await consumer.end_offsets(all_)
-        rate = sum(ends[tp] - at for tp, at in (await _at(consumer, all_, now - MINUTE, ends)).items()) / 60
+        rate = sum(ends[tp] - at for tp, at in (await records.written_since(consumer, now - MINUTE, ends)).items()) / 60
         self.window, self.partitions = Window(), tuple(range(share(rate, count)))
         tps = [TopicPartition(names.conversions, p) for p in self.partitions]
         begins = await consumer.beginning_offsets(tps)
-        charted = await _at(consumer, tps, now - MINUTES * MINUTE, ends)
+        charted = await records.written_since(consumer, now - MINUTES * MINUTE, {tp: ends[tp] for tp in tps})
         first = {tp: max(begins[tp], ends[tp] - MOST // len(tps)) for tp in tps}
         oldest: dict[TopicPartition, int] = {}
         consumer.assign(tps)
@@ -135,7 +135,7 @@ class Feed:
         at = {tp: await consumer.position(tp) for tp in tps}
         answers = {TopicPartition(names.receipts, tp.partition): oldest.get(tp, now) - BEFORE for tp in tps}
         for tp, when in answers.items():
-            at |= await _at(consumer, [tp], when, ends)
+            at |= await records.written_since(consumer, when, {tp: ends[tp]})
         consumer.assign(list(at))
         for tp, offset in at.items():
             consumer.seek(tp, offset)
@@ -168,11 +168,3 @@ async def _why_not(work: Coroutine[Any, Any, None]) -> str:
         log.exception("view.feed_failed")
         return type(exc).__name__
     return ""
-
-
-async def _at(
-    consumer: AIOKafkaConsumer, tps: list[TopicPartition], when: int, ends: dict[TopicPartition, int]
-) -> dict[TopicPartition, int]:
-    """The offsets from which on records were appended at that time or later."""
-    found = await consumer.offsets_for_times(dict.fromkeys(tps, max(0, when)))
-    return {tp: found[tp].offset if found.get(tp) else ends[tp] for tp in tps}

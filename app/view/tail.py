@@ -49,9 +49,8 @@ async def read(settings: Settings) -> Tail:
             await consumer.start()
             await records.must_exist(consumer._client, topic)
             begins, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
-            times = await consumer.offsets_for_times(dict.fromkeys(tps, now - int(LEAST * 1000)))
-            recent = [times[tp].offset if times.get(tp) else ends[tp] for tp in tps]
-            wanted = plan([begins[tp] for tp in tps], recent, [ends[tp] for tp in tps])
+            recent = await records.written_since(consumer, now - int(LEAST * 1000), ends)
+            wanted = plan([begins[tp] for tp in tps], [recent[tp] for tp in tps], [ends[tp] for tp in tps])
             first = {tps[p]: offset for p, offset in wanted.items()}
             return await _read(consumer, first, {tp: ends[tp] for tp in first}, begins, now, count)
     except (TimeoutError, KafkaError) as exc:

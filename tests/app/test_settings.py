@@ -285,7 +285,9 @@ def test_a_mistake_is_named_with_its_place(text, place, what):
 def test_a_mistake_about_one_event_name_is_named_with_it():
     lines = mistakes(changed(META, '"none"', '{ purchase = "no", default = "none" }'))
 
-    assert "destinations.ads.browser_tag.purchase: Input should be 'none' or 'same_id'" in lines
+    assert any(
+        one.startswith("destinations.ads.browser_tag.purchase: Input should be 'none' or 'same_id'") for one in lines
+    )
 
 
 @pytest.mark.parametrize("topic", ["capistream", "capistream-orders", "xcapistream.events", "orders.capistream.events"])
@@ -460,9 +462,7 @@ def test_a_secret_in_clear_is_refused_and_not_repeated(written):
         lines = mistakes(changed(text, old, written))
 
         assert lines
-        assert "secret" not in "\n".join(lines).replace("secret_key", "").replace("a secret is never", "").replace(
-            "access_token.secret", ""
-        ).replace(".secret:", "")
+        assert "EAAB" not in "\n".join(lines)
 
 
 @pytest.mark.parametrize("written", ['"EAAB"', "5", "true", '["x"]'])
@@ -638,7 +638,7 @@ def test_mistakes_name_the_file(tmp_path):
     with pytest.raises(SettingsError) as caught:
         load(path)
 
-    assert caught.value.mistakes == [f"{path}: x: unknown setting"]
+    assert caught.value.mistakes == [f"{path}: x: unknown setting; docs/settings.md has those that there are"]
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,13 @@ def test_what_managed_clusters_may_not_let_us_set_is_a_note(changed):
     assert one.by_apply
 
 
+@pytest.mark.parametrize(("is_", "notes"), [("producer", 1), ("uncompressed", 1), ("gzip", 0), ("zstd", 0)])
+def test_receipts_that_are_not_compressed_are_a_note(is_, notes):
+    found = todo("c.receipts", compression_type=is_)
+
+    assert [(one.note, one.config) for one in found] == [(True, ("compression.type", "gzip"))] * notes
+
+
 def test_another_number_of_partitions_is_told_with_the_ways_out():
     (one,) = todo("c.events", partitions=6)
 
@@ -178,7 +185,8 @@ def test_a_topic_that_takes_nothing_while_one_broker_is_away_is_told():
 def test_settings_that_kafka_does_not_show_are_no_reason_to_say_that_all_is_well():
     (one,) = topic_plan.of_ours(planned("c.events"), There(2, 1, None), None, settings())
 
-    assert "`capistream topics acls`" in one.remedy
+    assert not one.note
+    assert "`capistream topics acls --role operator`" in one.remedy
 
 
 def test_a_source_is_never_ours_to_make_and_loses_events_when_it_is_compacted():

@@ -96,6 +96,15 @@ def test_people_read_the_same(map_try):
     ]
 
 
+def test_consent_that_cannot_be_read_is_told_to_count_as_denied(map_try):
+    config = CONFIG.replace("[sources.web]", '"consent.ad_storage" = "ads"\n\n[sources.web]')
+
+    told = map_try({**ORDER, "ads": "yes"}, config=config).stdout
+
+    assert "  not used: consent.ad_storage, unreadable, so it counts as denied\n" in told
+    assert '"ad_storage": "denied"' in told
+
+
 def test_why_an_event_is_refused_or_ignored_is_told_with_its_line(map_try):
     result = map_try({**ORDER, "state": "draft"}, b"{oops", {**ORDER, "total": {"cents": 1}})
 
@@ -119,7 +128,7 @@ def test_the_record_may_have_a_key_and_headers(map_try):
     ("arguments", "source", "said"),
     [
         (["--header", "ce_id"], "orders", "--header: NAME=VALUE"),
-        ([], "ordres", "--source: there are orders, web"),
+        ([], "ordres", "--source: no source is called ordres; there are orders, web"),
         (["--now", "today"], "orders", "--now: ISO 8601"),
     ],
 )

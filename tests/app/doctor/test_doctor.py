@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from click.testing import CliRunner
 
-from app import doctor, topics
+from app import acls, doctor, topics
 from app.cli import main
 from app.doctor import Examination
 from app.doctor.finding import ok
@@ -195,6 +195,24 @@ def test_what_kafka_does_not_allow_is_told_with_what_grants_it(secured, prefix, 
 
     assert state == "problem"
     assert detail.startswith("User:stranger may not do what a ")
+
+
+@pytest.mark.fault
+def test_who_may_what_acls_prints_and_no_more_finds_no_problem_in_kafka(
+    secured, prefix, tmp_path, secrets, monkeypatch
+):
+    asyncio.run(Commands(secured.brokers, prefix, tmp_path).create())
+    monkeypatch.setenv("KAFKA_PASSWORD", password_of("worker"))
+    place = Commands(secured.at("SASL_PLAINTEXT"), prefix, tmp_path)
+    place.path.write_text(place.path.read_text() + LOGIN.format(user="worker"))
+    for role in ("worker", "collector"):
+        asyncio.run(secured.grant("User:worker", acls.needed(place.config, role)))
+
+    found = told(place.run("doctor", "--json"))
+
+    problems = {what for what, (state, _) in found.items() if state == "problem"}
+    assert problems == {"destinations.ads", "destinations.stats"}, "no platform answers here, and all else is well"
+    assert "does not show us its settings" in " ".join(detail for _, detail in found.values())
 
 
 @pytest.mark.fault

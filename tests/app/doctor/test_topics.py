@@ -105,7 +105,8 @@ def test_a_topic_that_does_not_tell_its_settings_is_told_with_what_grants_it():
         )
     )
 
-    assert (found.what, "capistream topics acls" in found.remedy) == (f"topic {EVENTS}", True)
+    assert (found.state, found.what) == ("warning", f"topic {EVENTS}")
+    assert found.remedy.startswith("`capistream topics acls --role operator`")
 
 
 @pytest.mark.parametrize(
