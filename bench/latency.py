@@ -106,27 +106,33 @@ class Flow:
 
     async def caught_up(self) -> None:
         """Wait until everything is everywhere."""
-        wanted = len(self.merged) + len(self.held)
         last, moved = -1, time.monotonic()
-        while (here := min(map(len, self.arrived.values()))) < wanted:
-            if here > last:
-                last, moved = here, time.monotonic()
+        while missing := max(map(self.missing, self.arrived)):
+            if missing != last:
+                last, moved = missing, time.monotonic()
             elif time.monotonic() - moved > CATCH_UP:
-                raise SystemExit(f"{ {name: len(its) for name, its in self.arrived.items()} } of {wanted} arrived")
+                raise SystemExit(f"missing: { {name: self.missing(name) for name in self.arrived} }")
             await asyncio.sleep(0.2)
             await self.look()
         if any(its["twice"] for its in (await self.client.counts()).values()):
             raise SystemExit(f"some came twice: {await self.client.counts()}")
 
-    def latencies(self) -> tuple[list[float], list[float]]:
-        """(merged, held) in milliseconds, at each platform; forgets them."""
-        found = (
-            [1000 * (its[order] - at) for its in self.arrived.values() for order, at in self.merged.items()],
-            [1000 * (its[order] - at - WINDOW) for its in self.arrived.values() for order, at in self.held.items()],
-        )
+    def merged_in(self) -> list[float]:
+        """Milliseconds, at each platform, of those that have arrived there."""
+        return [1000 * (at - self.merged[o]) for its in self.arrived.values() for o, at in its.items() if o in self.merged]
+
+    def held_for(self) -> list[float]:
+        """The same of the others, without the hold."""
+        ends = {order: at + WINDOW for order, at in self.held.items()}
+        return [1000 * (at - ends[o]) for its in self.arrived.values() for o, at in its.items() if o in ends]
+
+    def missing(self, platform: str) -> int:
+        return len(self.merged) + len(self.held) - len(self.arrived[platform])
+
+    def forget(self) -> None:
+        """What has been sent so far; all of it has arrived."""
         self.merged, self.held = {}, {}
         self.arrived = {name: {} for name in self.arrived}
-        return found
 
 
 def percentiles(values: Sequence[float]) -> dict[str, int]:
@@ -150,12 +156,12 @@ async def _flows(one: System, capacity: float, seconds: float) -> dict[str, Any]
     async with Flow.of(one) as flow:
         await flow.run(capacity * SHARES["10 %"], min(5.0, seconds))  # code and connections get warm
         await flow.caught_up()
-        flow.latencies()
         for name, share in SHARES.items():
+            flow.forget()
             rate = await flow.run(capacity * share, seconds)
             await flow.caught_up()
-            merged, held = flow.latencies()
-            found[name] = {"rate": round(rate), "merged": percentiles(merged), "held": percentiles(held)}
+            merged, held = percentiles(flow.merged_in()), percentiles(flow.held_for())
+            found[name] = {"rate": round(rate), "merged": merged, "held": held}
             print(f"  at {name} of it: {found[name]}", file=sys.stderr)
     return found
 
