@@ -2,8 +2,8 @@
 
 python bench/latency.py [--seconds 60] [--conversions 20000] [--quick] [--json] [--write]     its own embedded Kafka
 
-First the capacity: how many orders a second, all written at once. Then a steady flow at 10 %, 50 % and 80 % of it, each order's second
-copy half a second behind its first one, to Meta, TikTok and Pinterest (bench/platforms.py).
+First the capacity: how many orders a second, all written at once. Then a steady flow at 10 %, 50 % and 80 % of it, each order's
+second copy half a second behind its first one, to Meta, TikTok and Pinterest (bench/platforms.py).
 
     merged    from the moment before the second copy is produced to the first request with the conversion at a platform
     held      one order in ten has a lead, whose second copy never comes: from the end of its hold (2 s after its first copy)
@@ -119,7 +119,9 @@ class Flow:
 
     def merged_in(self) -> list[float]:
         """Milliseconds, at each platform, of those that have arrived there."""
-        return [1000 * (at - self.merged[o]) for its in self.arrived.values() for o, at in its.items() if o in self.merged]
+        return [
+            1000 * (at - self.merged[o]) for its in self.arrived.values() for o, at in its.items() if o in self.merged
+        ]
 
     def held_for(self) -> list[float]:
         """The same of the others, without the hold."""

@@ -5,9 +5,9 @@ python bench/pipeline.py [--conversions 40000] [--rounds 5] [--workers 1 --worke
     batching    Meta, TikTok and Pinterest: as many events a request as they take
     with GA4    these, and GA4, which gets a request of its own for each person
 
-The workers wait until all orders are written at once; timed from the first record to the arrival of the last conversion at the last
-platform. The platforms are one small process (bench/platforms.py) that answers as they do. Everything is as durable as in production,
-and what is kept by default is kept: state, changelogs, receipts, and each request for the pages. Medians of all rounds.
+The workers wait until all orders are written at once; timed from the first record to the arrival of the last conversion at the
+last platform. The platforms are one small process (bench/platforms.py) that answers as they do. Everything is as durable as in
+production, and what is kept by default is kept: state, changelogs, receipts, and each request for the pages. Medians of all rounds.
 """
 
 import asyncio
@@ -16,9 +16,8 @@ import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import platforms
 import report
@@ -41,12 +40,12 @@ def measure(cases: Sequence[Case], conversions: int, rounds: int) -> dict[Case, 
             for number in range(rounds):
                 for case in cases if number % 2 == 0 else reversed(cases):
                     kind, workers = case
-                    with System(
-                        kafka, folder / "system", destinations=KINDS[kind], workers=workers
-                    ) as one:
+                    with System(kafka, folder / "system", destinations=KINDS[kind], workers=workers) as one:
                         drained = asyncio.run(one.drain(conversions))
                     rate = conversions / drained.seconds
-                    print(f"  round {number + 1} {kind}, workers: {workers}: {rate:,.0f} conversions/s", file=sys.stderr)
+                    print(
+                        f"  round {number + 1} {kind}, workers: {workers}: {rate:,.0f} conversions/s", file=sys.stderr
+                    )
                     found[case].append(drained)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -56,7 +55,7 @@ def measure(cases: Sequence[Case], conversions: int, rounds: int) -> dict[Case, 
 def figures(rounds: Sequence[Drained], conversions: int) -> dict[str, float]:
     """Medians. Processor time is in seconds per 1,000 conversions."""
 
-    def each(of: Any) -> float:
+    def each(of: Callable[[Drained], float]) -> float:
         return statistics.median(map(of, rounds))
 
     return {
@@ -77,7 +76,8 @@ def told(result: Mapping[Case, Mapping[str, float]]) -> str:
         return [kind, str(workers), f"{rate:,}", f"{its['second_half']:,}", *cpu, f"{rate / goal:.2f}", said]
 
     head = [
-        "destinations", "workers", "conversions/s", "second half", "CPU s per 1,000: workers", "Kafka", "platforms", "× the goal", "goal",
+        "destinations", "workers", "conversions/s", "second half", "CPU s per 1,000: workers", "Kafka", "platforms", "× the goal",
+        "goal",
     ]  # fmt: skip
     return report.table(head, [row(*one) for one in result.items()])
 

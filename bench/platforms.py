@@ -12,8 +12,7 @@ PUT  /<platform>?down=1      from now on; 0: no more
 import asyncio
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -96,7 +95,9 @@ class Connection(asyncio.Protocol):
             method, target, _ = head.partition(b"\r\n")[0].decode().split(" ")
             status, said = self._answer(method, target, body)
             kind = b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(said)
-            self.transport.write(b"HTTP/1.1 %b\r\n%b\r\n%b" % (status, b"" if status.startswith(b"204") else kind, said))
+            self.transport.write(
+                b"HTTP/1.1 %b\r\n%b\r\n%b" % (status, b"" if status.startswith(b"204") else kind, said)
+            )
 
     def _answer(self, method: str, target: str, body: bytes) -> tuple[bytes, bytes]:
         path = target.split("/", 2)[1].partition("?")[0]

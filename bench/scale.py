@@ -2,10 +2,10 @@
 
 python bench/scale.py [--conversions 20000] [--rounds 5] [--quick] [--json] [--write]     its own embedded Kafka
 
-The whole way, as in bench/pipeline.py with the platforms that take batches: a shop's topic, two copies of each order, merged, sent. With
-as many cores as workers the rate would grow with them; on fewer the processor time for 1,000 events (copies) of all workers together
-tells whether they get in each other's way. Workers that wait for nothing but the clock cost something, too, and it is in there.
-Medians of all rounds.
+The whole way, as in bench/pipeline.py with the platforms that take batches: a shop's topic, two copies of each order, merged, sent.
+With as many cores as workers the rate would grow with them; on fewer the processor time for 1,000 events (copies) of all workers
+together tells whether they get in each other's way. Workers that wait for nothing but the clock cost something, too, and it is in
+there. Medians of all rounds.
 """
 
 import asyncio

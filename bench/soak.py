@@ -2,9 +2,9 @@
 
 python bench/soak.py [--minutes 10] [--conversions 20000] [--quick] [--json] [--write]     its own embedded Kafka
 
-The flow of bench/latency.py at half the capacity, which is measured first. Then, for a third of the time, Meta answers 503; then it is
-up again, and everything that waited has to arrive, once. The worker's memory (RSS) is looked at each second; its slope is by least
-squares over the second half of the time before Meta went down.
+The flow of bench/latency.py at half the capacity, which is measured first. Then, for a third of that time, Meta answers 503; then
+it is up again, and everything that waited has to arrive, once. The worker's memory (RSS) is looked at each second; its slope is by
+least squares over the second half of the time before Meta went down.
 """
 
 import asyncio

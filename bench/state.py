@@ -1,12 +1,12 @@
-"""State: bytes per seen key on disk and in memory, how long a worker with an empty disk needs to recover them from the changelog, and
-what an event costs with few and with many keys seen.
+"""State: bytes per seen key on disk and in memory, how long a worker with an empty disk needs to recover them from the changelog,
+and what an event costs with few and with many keys seen.
 
 python bench/state.py [--keys 1000000] [--most 5000000] [--quick] [--json] [--write]     its own embedded Kafka
 
-Rows are those of a purchase's two copies. Recovered, the worker is stopped, its disk looked at, and started again with what is there;
-then it gets events: four of five are of new keys, one is a late copy of a key that it has, from anywhere among them. Their cost is
-the worker's processor time, the median of five rounds, after one that does not count. Bytes in memory: how much larger the worker
-is with most keys than with fewest, for each key more.
+Rows are those of a purchase's two copies. Recovered, the worker is stopped, its disk looked at, and started again with what is
+there; then it gets events: four of five are of new keys, one is a late copy of a key that it has, from anywhere among them. Their
+cost is the worker's processor time, the median of five rounds, after one that does not count. Bytes in memory: how much larger the
+worker is with most keys than with fewest, for each key more.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import orjson
@@ -83,8 +83,8 @@ def copy(source: Any) -> race.Record:
 
 
 def rows(count: int) -> Iterator[tuple[str, bytes, bytes]]:
-    """(id, key, row) as dedup writes them for purchases of two copies, keyed by order number: with the alias row that leads from the
-    event id to the order. They were received in the last three days.
+    """(id, key, row) as dedup writes them for purchases of two copies, keyed by order number: with the alias row that leads from
+    the event id to the order. They were received in the last three days.
     """
     partition = dedup.Partition(settings.Settings().rule, lambda _: {})
     copies = []
@@ -175,7 +175,7 @@ class Worker:
         asyncio.run(ready(f"http://127.0.0.1:{port}/readyz", self.process))
         self.seconds = time.monotonic() - begun
 
-    def __enter__(self) -> "Worker":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -74,7 +74,7 @@ def pixel(order: str, name: str = "purchase") -> Json:
             "referrer": "https://shop.example/checkout",
             "title": "Thank you",
             "language": "de-DE",
-            "ip": "203.0.113.9",
+            "ip": f"2001:db8:{order[:4]}:{order[4:]}::1",
             "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
         },
         "ids": {
