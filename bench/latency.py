@@ -72,23 +72,23 @@ class Flow:
 
     async def run(self, rate: float, seconds: float) -> float:
         """So many orders a second; returns how many it came to."""
-        first, begun, seconds_copies = self._issued, time.monotonic(), deque[tuple[float, str]]()
+        first, begun, behind = self._issued, time.monotonic(), deque[tuple[float, str]]()
         while True:
             now = time.monotonic() - begun
             while (due := (self._issued - first) / rate) <= min(now, seconds):
                 order = system.order(self._issued)
                 self._issued += 1
                 await self._send(order, system.pixel(order))
-                seconds_copies.append((due + GAP, order))
+                behind.append((due + GAP, order))
                 if self._issued % HELD == 0:
                     lead = f"L{order}"
                     self.held[lead] = time.time()
                     await self._send(lead, system.pixel(lead, "generate_lead"))
-            while seconds_copies and seconds_copies[0][0] <= now:
-                _, order = seconds_copies.popleft()
+            while behind and behind[0][0] <= now:
+                _, order = behind.popleft()
                 self.merged[order] = time.time()
                 await self._send(order, system.server(order))
-            if now > seconds and not seconds_copies:
+            if now > seconds and not behind:
                 return (self._issued - first) / max(seconds, time.monotonic() - begun - GAP)
             await asyncio.sleep(TICK)
 

@@ -95,8 +95,8 @@ def main() -> None:
     cases = [(kind, workers) for kind in KINDS for workers in options.workers or [1, 2]]
     found = measure(cases, options.conversions, options.rounds)
     result = {case: figures(rounds, options.conversions) for case, rounds in found.items()}
-    told_ = {f"{kind}, {workers} worker{'s' * (workers > 1)}": its for (kind, workers), its in result.items()}
-    report.finish(options, told(result), told_, load)
+    by_name = {f"{kind}, workers: {workers}": its for (kind, workers), its in result.items()}
+    report.finish(options, told(result), by_name, load)
 
 
 if __name__ == "__main__":

@@ -251,8 +251,8 @@ def main() -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     result = next(one for one in results if one["keys"] == options.keys)
-    told_ = {**result, "bytes_in_memory": round(in_memory(results), 1), "growth": results}
-    report.finish(options, told(results, options.keys), told_, load)
+    whole = {**result, "bytes_in_memory_per_key": round(in_memory(results), 1), "growth": results}
+    report.finish(options, told(results, options.keys), whole, load)
 
 
 if __name__ == "__main__":
