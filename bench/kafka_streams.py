@@ -5,7 +5,8 @@ python bench/kafka_streams.py [--events 400000] [--rounds 5] [--quick] [--json] 
 Kafka Streams runs one thread with RocksDB and its changelog, at_least_once, writes acknowledged by all replicas, a commit a second:
 as durable as ours, which promises that a crash may repeat an output of dedup and never lose one, and needs no transaction for that
 (the record of what was delivered stops what is repeated). A JVM compiles while it runs, so the second half is told, too. It is
-built with Maven and a JDK, in Debian `apt-get install maven openjdk-17-jdk-headless`; where these are not there nothing is measured.
+built with Maven and a JDK, in Debian `apt-get install maven openjdk-17-jdk-headless`; where these are not there, nothing is
+measured.
 """
 
 import logging

@@ -3,7 +3,7 @@
 python bench/pipeline.py [--conversions 40000] [--rounds 5] [--workers 1 --workers 2] [--quick] [--json] [--write]     its own Kafka
 
     batching    Meta, TikTok and Pinterest: as many events a request as they take
-    with GA4    these, and GA4, which gets a request of its own for each person
+    with GA4    these, and GA4, which gets a request of its own for each person, 64 of them at once
 
 The workers wait until all orders are written at once; timed from the first record to the arrival of the last conversion at the
 last platform. The platforms are one small process (bench/platforms.py) that answers as they do. Everything is as durable as in

@@ -52,7 +52,8 @@ DESTINATIONS = {
     "meta": 'dataset_id = "1234567890"\naccess_token = { env = "BENCH_SECRET" }',
     "tiktok": 'pixel_code = "C4DEMO1234567890ABCD"\naccess_token = { env = "BENCH_SECRET" }',
     "pinterest": 'ad_account_id = "549755885175"\naccess_token = { env = "BENCH_SECRET" }',
-    "ga4": 'measurement_id = "G-DEMO123456"\napi_secret = { env = "BENCH_SECRET" }',
+    # a request for each person, so many of them at once
+    "ga4": 'measurement_id = "G-DEMO123456"\napi_secret = { env = "BENCH_SECRET" }\nconcurrency = 64',
 }
 
 
