@@ -75,7 +75,7 @@ def pixel(order: str, name: str = "purchase") -> Json:
             "referrer": "https://shop.example/checkout",
             "title": "Thank you",
             "language": "de-DE",
-            "ip": f"2001:db8:{order[:4]}:{order[4:]}::1",
+            "ip": f"2001:db8:{order[-8:-4]}:{order[-4:]}::1",
             "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
         },
         "ids": {
