@@ -141,7 +141,6 @@ class Drained:
     seconds: float  # from the first record written
     second_half: float  # conversions a second
     cpu: Mapping[str, float]  # process -> seconds of processor
-    rss: Mapping[str, int]  # process -> MiB at the end
 
 
 class System:
@@ -237,17 +236,11 @@ class System:
                 log = self.folder / f"{name.replace(' ', '-')}.log"
                 raise SystemExit(f"{name} ended:\n{log.read_text()[-2000:]}")
 
-    def pids(self) -> dict[str, int]:
-        assert self.kafka.pid
-        return {"kafka": self.kafka.pid} | {name: child.pid for name, child in self.children.items()}
-
     def cpu(self) -> dict[str, float]:
         """Process -> seconds of processor so far."""
-        return {name: race.cpu(pid) for name, pid in self.pids().items()}
-
-    def rss(self) -> dict[str, int]:
-        """Process -> MiB."""
-        return {name: rss(pid) for name, pid in self.pids().items()}
+        assert self.kafka.pid
+        pids = {"kafka": self.kafka.pid} | {name: child.pid for name, child in self.children.items()}
+        return {name: race.cpu(pid) for name, pid in pids.items()}
 
     async def drain(self, conversions: int) -> Drained:
         """Write so many orders at once, and wait until each platform has each, once. Only once in the life of a system."""
@@ -273,7 +266,7 @@ class System:
         end = looks[-1]
         middle = next(look for look in looks if look[1] >= conversions / 2)
         rate = (end[1] - middle[1]) / max(end[0] - middle[0], LOOK)
-        return Drained(end[0] - begun, rate, cpu, self.rss())
+        return Drained(end[0] - begun, rate, cpu)
 
 
 async def _is_ready(http: aiohttp.ClientSession, address: str) -> bool:
