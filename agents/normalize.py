@@ -22,6 +22,7 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
+AT_ONCE = 100  # records, until everything else has its turn: answers of Kafka and of platforms, other partitions
 LOOK_EVERY = 0.2  # seconds between looks whether the partition is still ours, while the schema registry is away
 WAIT_MAX = 15.0  # seconds between two questions to it
 
@@ -54,7 +55,9 @@ class Normalize:
         pipeline, now, rows = self.pipeline, int(time.time() * 1000), intake.new_rows()
         inlet = self.inlets[batch.tp.topic]
         known = await self._schemas(batch) if inlet.encoding == "registry" else {}
-        for record in batch.records:
+        for number, record in enumerate(batch.records, 1):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
             if record.value is None:
                 metrics.IGNORED.labels("tombstone").inc()
                 continue

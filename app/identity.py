@@ -40,6 +40,8 @@ _BASE64_SHA256 = re.compile(r"[A-Za-z0-9+/_-]{42}[AEIMQUYcgkosw048]=")
 _OTHER_HASH = re.compile(
     "(?=.*[a-fA-F])(?:[0-9a-fA-F]{32}|[0-9a-fA-F]{40}|[0-9a-fA-F]{56}|[0-9a-fA-F]{96}|[0-9a-fA-F]{128})"
 )
+_SHORTEST_SHA256 = 44  # characters: in base64
+_SHORTEST_HASH = 32  # of an MD5 in hex
 _LABEL = r"[^@\s,;:<>()\[\]\"'/?&=#!%\\.]"
 _EMAIL = re.compile(rf"[^@\s,;:<>()\[\]\"\\]+@(?:{_LABEL}+\.)+{_LABEL}{{2,}}")
 #: Mexico's mobile numbers had a 1 after the country code until 2019; many address books still do.
@@ -230,6 +232,8 @@ RULES: dict[str, Callable[[str, str | None], dict[str, str]]] = {
 
 def given(value: str) -> str:
     """The SHA-256 that this is, in lower-case hex; empty for anything else."""
+    if len(value) < _SHORTEST_SHA256:  # most values, and this is quickly seen
+        return ""
     if found := _SHA256.fullmatch(value):
         return found[1].lower()
     if _BASE64_SHA256.fullmatch(value):
@@ -269,7 +273,7 @@ def hashes(field: str, value: str, country: str | None, keep: Collection[str] | 
         if digest in (_NO_CONTACT if field in ("email", "phone") else _EMPTY):
             raise Unusable("empty")
         return {"given": digest}
-    if _OTHER_HASH.fullmatch(value):
+    if len(value) >= _SHORTEST_HASH and _OTHER_HASH.fullmatch(value):
         raise Unusable("another_hash")
     if len(value) > _LONGEST:
         raise Unusable("too_long")

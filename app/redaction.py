@@ -204,7 +204,10 @@ def of_an_id(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _of_an_id(text: str) -> str:
-    return _TOKEN.sub(_without_token, _without_phones(identity.redact(text), _with_country))
+    found = identity.redact(text)
+    if any(sign in found for sign in _ABROAD):  # else it has no such number, and this is seen sooner
+        found = _without_phones(found, _with_country)
+    return _TOKEN.sub(_without_token, found)
 
 
 def of_a_person(text: str, country: str | None) -> str:
@@ -224,6 +227,10 @@ def _without_phones(text: str, which: Callable[[re.Match[str]], bool]) -> str:
     if not _DIGITS.search(text):
         return text
     return _NUMBER.sub(lambda found: _without_number(found) if which(found) else found[0], text)
+
+
+#: One of these stands in every number with its country: a plus, also encoded, or what one dials for it.
+_ABROAD = ("+", "\uff0b", "%", "00")
 
 
 def _with_country(found: re.Match[str]) -> bool:
@@ -314,6 +321,8 @@ def _hides_more(token: str) -> bool:
     """Is it base64, once or several times, of a text with something personal?"""
     for _ in range(_LAYERS):
         text = _behind(token)
+        if not text:
+            return False
         if _plainly(text) != text:
             return True
         if not _TOKEN.fullmatch(text):
@@ -324,7 +333,9 @@ def _hides_more(token: str) -> bool:
 
 def _behind(token: str) -> str:
     """The text that this is in base64; empty where it is none."""
-    bare = re.sub("%2b|-", "+", re.sub("%2f|_", "/", token, flags=re.IGNORECASE), flags=re.IGNORECASE).rstrip("=")
+    if "%" in token:
+        token = re.sub("%2b", "+", re.sub("%2f", "/", token, flags=re.IGNORECASE), flags=re.IGNORECASE)
+    bare = token.replace("_", "/").replace("-", "+").rstrip("=")
     try:
         text = base64.b64decode(bare + "=" * (-len(bare) % 4)).decode()  # most words are no text behind it
     except (binascii.Error, UnicodeDecodeError):

@@ -17,6 +17,7 @@ A row, by conversion key, JSON:
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -109,8 +110,13 @@ def in_clear(event: Event) -> dict[str, str]:
     values = [context.get("user_agent"), user.get("city"), user.get("region"), user.get("postal_code")]
     found = {value.lower(): LEFT_OUT for value in values if value}
     if address := context.get("ip"):
-        found |= {one.lower(): cut(address) for one in (address, person_ip(address)) if one}
+        found |= _addresses(address)
     return found
+
+
+@lru_cache(maxsize=4096)  # each destination of an event asks
+def _addresses(address: str) -> Mapping[str, str]:
+    return {one.lower(): cut(address) for one in (address, person_ip(address)) if one}
 
 
 def _without(value: Any, gone: Mapping[str, str]) -> Any:

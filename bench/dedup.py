@@ -148,9 +148,7 @@ class Races:
                 check=True, env={**os.environ, **env}, stdout=subprocess.DEVNULL,
             )  # fmt: skip
         else:
-            python = quix() if name == "quix" else sys.executable
-            program = {"faust": "tutorial.py", "quix": "quix.py", "aiokafka": "plain.py"}[name]
-            command = [python, str(HERE / "peers" / program), *(["worker"] if name == "faust" else [])]
+            command = self.peer(name)
             asyncio.run(race.create(self.brokers, [source, output]))
 
         async def go() -> Time:
@@ -163,6 +161,12 @@ class Races:
         asyncio.run(self._clear(prefix))
         shutil.rmtree(folder)
         return found
+
+    def peer(self, name: str) -> list[str]:
+        """The command that runs another contestant than ours."""
+        python = quix() if name == "quix" else sys.executable
+        program = {"faust": "tutorial.py", "quix": "quix.py", "aiokafka": "plain.py"}[name]
+        return [python, str(HERE / "peers" / program), *(["worker"] if name == "faust" else [])]
 
     async def _clear(self, prefix: str) -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=self.brokers)

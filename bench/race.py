@@ -18,8 +18,12 @@ LOOK = 0.05  # seconds between two looks at what came out
 PATIENCE = 240.0  # seconds without any output; then the race is void
 PARTITIONS = 4
 
+TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds: the kernel counts processor time in these
+
 #: (partition, key, value)
 Record = tuple[int, bytes, bytes]
+#: (seconds, outputs, processor seconds)
+Look = tuple[float, int, float]
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Time:
     events_per_s: float
     cpu_s: float  # of processor time, all threads
     second_half: float  # events/s
+    per_cpu: float  # events a second of processor time
+    second_half_per_cpu: float
     outputs: int
 
 
@@ -73,7 +79,7 @@ async def race(
     await consumer.start()
     tps = [TopicPartition(output, p) for p in range(PARTITIONS)]
     process = processes.spawn(command, log, env)
-    looks: list[tuple[float, int, float]] = []  # (seconds, outputs, processor seconds), once there are any
+    looks: list[Look] = []  # once there are any outputs
     try:
         last, moved = 0, time.monotonic()
         while last < outputs:
@@ -90,20 +96,30 @@ async def race(
         await consumer.stop()
         processes.stop(process, 20)
     each = events / outputs  # records that one output stands for
-    middle = next(n for n, (_, done, _) in enumerate(looks) if done >= outputs / 2)
+    first, end = looks[0], looks[-1]
+    middle = next(look for look in looks if look[1] >= outputs / 2)
     return Time(
-        _rate(looks[0], looks[-1]) * each, looks[-1][2] - looks[0][2], _rate(looks[middle], looks[-1]) * each, found
+        _rate(first, end) * each,
+        end[2] - first[2],
+        _rate(middle, end) * each,
+        _per_cpu(first, end) * each,
+        _per_cpu(middle, end) * each,
+        found,
     )
 
 
-def _rate(one: tuple[float, int, float], other: tuple[float, int, float]) -> float:
+def _rate(one: Look, other: Look) -> float:
     return (other[1] - one[1]) / max(other[0] - one[0], LOOK)
+
+
+def _per_cpu(one: Look, other: Look) -> float:
+    return (other[1] - one[1]) / max(other[2] - one[2], TICK)
 
 
 def cpu(pid: int) -> float:
     """Seconds of processor time of a process so far, all its threads."""
     ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, ticks)) * TICK
 
 
 def medians(rounds: Sequence[Mapping[str, Time]]) -> dict[str, Time]:
@@ -117,6 +133,8 @@ def medians(rounds: Sequence[Mapping[str, Time]]) -> dict[str, Time]:
             median(name, lambda t: t.events_per_s),
             median(name, lambda t: t.cpu_s),
             median(name, lambda t: t.second_half),
+            median(name, lambda t: t.per_cpu),
+            median(name, lambda t: t.second_half_per_cpu),
             rounds[0][name].outputs,
         )
         for name in rounds[0]

@@ -1,62 +1,126 @@
-"""State: bytes on disk per seen key, and how long a worker with an empty disk needs to recover them from the changelog.
+"""State: bytes per seen key on disk and in memory, how long a worker with an empty disk needs to recover them from the changelog,
+and what an event costs with few and with many keys seen.
 
-python bench/state.py [--keys 1000000] [--json] [--write]     its own embedded Kafka; rows are those of a purchase's two copies
+python bench/state.py [--keys 1000000] [--most 5000000] [--quick] [--json] [--write]     its own embedded Kafka
+
+Rows are those of a purchase's two copies. Recovered, the worker is stopped, its disk looked at, and started again with what is
+there; then it gets events: four of five are of new keys, one is a late copy of a key that it has, from anywhere among them. Their
+cost is the worker's processor time, the median of five rounds, after one that does not count. Bytes in memory: how much larger the
+worker is with most keys than with fewest, for each key more.
 """
 
+import argparse
 import asyncio
+import logging
 import os
 import random
 import shutil
-import string
+import statistics
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import orjson
 import race
 import report
+import system
+from aiokafka import TopicPartition
 
-from app import dedup, keys, processes, settings, topics
+from app import dedup, keys, processes, records, settings, topics
 from app.events import Origin
 from app.kafka import Kafka
 from app.normalize import Inlet, Normalized, normalize
 
 GOALS = {"bytes_per_key": 200, "restore_s": 60}
-DEMO = Path(__file__).parent.parent / "app" / "demo" / "demo.toml"
+GROWTH = 1.3  # × the cost of an event with the fewest keys
+FEWEST = 10_000  # keys
+LATE = 5  # every so manieth event is a copy of a key that is there
+ROUNDS = 6  # the first does not count
+DAY = 86_400_000  # milliseconds
+THEN = 1_795_420_800_000  # stands in the templates for a time
+
+CONFIG = """
+[kafka]
+brokers = "{brokers}"
+prefix = "{prefix}"
+partitions = 4
+replication = 1
+
+[sites.shop]
+write_key = "wk_bench_bench"
+secret_key = {{ env = "BENCH_SECRET" }}
+
+[events.purchase]
+expect = []
+
+[worker]
+data_dir = "{folder}/state"
+"""
+
+DRAFT = {"event_name": "purchase", "event_id": "EVENT", "commerce": {"transaction_id": "ORDER"}}
+ORIGIN: Origin = {"topic": "shop.orders", "partition": 2, "offset": 4_711_000}
+
+
+def ids(count: int, seed: int = 1) -> Iterator[tuple[str, str]]:
+    """(order number, event id), at random: they do not compress."""
+    rnd = random.Random(seed)
+    for _ in range(count):
+        yield f"{rnd.getrandbits(40):010d}", str(uuid.UUID(int=rnd.getrandbits(128)))
+
+
+def copy(source: Any) -> race.Record:
+    """(0, key, value) of a purchase's copy, with words where its ids and times are."""
+    (found,) = normalize(DRAFT, Inlet("bench", "capistream", "shop", source), THEN, ORIGIN)
+    assert isinstance(found, Normalized)
+    return 0, keys.key(found.event), orjson.dumps(found.event)
 
 
 def rows(count: int) -> Iterator[tuple[str, bytes, bytes]]:
-    """(id, key, row) as dedup writes them for purchases of two copies, keyed by order number: with random ids, which do not
-    compress, and with the alias row that leads from the event id to the order."""
-    draft = {"event_name": "purchase", "event_id": "EVENT", "commerce": {"transaction_id": "ORDER"}}
+    """(id, key, row) as dedup writes them for purchases of two copies, keyed by order number: with the alias row that leads from
+    the event id to the order. They were received in the last three days.
+    """
     partition = dedup.Partition(settings.Settings().rule, lambda _: {})
-    records = []
-    inlets = [Inlet("bench", "capistream", "shop", "pixel"), Inlet("bench", "capistream", "shop", "server")]
-    for offset, inlet in enumerate(inlets):
-        origin: Origin = {"topic": "shop.orders", "partition": 2, "offset": 4_711_000}
-        (copy,) = normalize(draft, inlet, 1_795_420_800_000, origin)
-        assert isinstance(copy, Normalized)
-        value = orjson.dumps(copy.event)
-        where = {"offset": 1_000_000 + offset, "timestamp": 1_795_420_800_000}
-        records.append(SimpleNamespace(key=keys.key(copy.event), value=value, **where))
-    result = partition.run(records, lambda k: [None] * len(k), lambda k: [None] * len(k))
+    copies = []
+    for offset, source in enumerate(("pixel", "server")):
+        _, key, value = copy(source)
+        copies.append(SimpleNamespace(key=key, value=value, offset=1_000_000 + offset, timestamp=THEN))
+    result = partition.run(copies, lambda k: [None] * len(k), lambda k: [None] * len(k))
     dedup.note_places(result, [2_000_000])
-    rnd = random.Random(1)
-    for n in range(count):
-        order, event = f"{rnd.getrandbits(40):010d}".encode(), str(uuid.UUID(int=rnd.getrandbits(128))).encode()
-        received, place = b"%d" % (1_795_420_800_000 + 37 * n), b"%d" % (1_000_000 + 2 * n)
+    begin, step = int(time.time() * 1000) - 3 * DAY, min(37, 2 * DAY / count)
+    for n, (order_, event_) in enumerate(ids(count)):
+        order, event = order_.encode(), event_.encode()
+        received, place = b"%d" % (begin + step * n), b"%d" % (1_000_000 + 2 * n)
         for key, row in result.seen.items():
             assert row
             filled = row.replace(b"EVENT", event).replace(b"ORDER", order)
-            filled = filled.replace(b"1795420800000", received).replace(b"1000000", place)
+            filled = filled.replace(b"%d" % THEN, received).replace(b"1000000", place)
             filled = filled.replace(b"2000000", b"%d" % (2_000_000 + n))
-            yield order.decode(), key.replace(b"EVENT", event).replace(b"ORDER", order), filled
+            yield order_, key.replace(b"EVENT", event).replace(b"ORDER", order), filled
+
+
+def events(count: int, of: int, partitions: int) -> list[race.Record]:
+    """So many for a worker that has `of` keys."""
+    late = count // LATE
+    spread = islice(ids(of), 0, None, max(1, of // late))
+    chosen = [*ids(count - late, seed=2), *islice(cycle(spread), late)]
+    random.Random(3).shuffle(chosen)
+    _, key, value = copy("pixel")
+    now = b"%d" % int(time.time() * 1000)
+    return [
+        (
+            keys.partition(order, partitions),
+            key.replace(b"ORDER", order.encode()),
+            value.replace(b"EVENT", event.encode()).replace(b"ORDER", order.encode()).replace(b"%d" % THEN, now),
+        )
+        for order, event in chosen
+    ]
 
 
 async def fill(config: settings.Settings, count: int) -> int:
@@ -87,61 +151,108 @@ async def ready(url: str, worker: Any) -> None:
     raise SystemExit("the worker ended")
 
 
-def measure(count: int) -> dict[str, float]:
-    folder = Path(tempfile.mkdtemp(prefix="capistream-bench-"))
-    port = processes.free_port()
-    os.environ.update(DEMO_SECRET_KEY="x", DEMO_META_TOKEN="x", DEMO_GA4_SECRET="x")
-    worker = None
-    try:
-        with Kafka(folder / "kafka") as kafka:
-            text = string.Template(DEMO.read_text()).substitute(
-                brokers=kafka.brokers,
-                replication=1,
-                prefix="bench",
-                topic="shop.orders",
-                write_key="wk_bench_bench",
-                sandbox="http://127.0.0.1:9",
-                collector_port=0,
-                view_port=port,
-                data_dir=folder / "state",
-            )
-            config = settings.parse(text).model_copy(update={"sources": {}})
-            path = folder / "capistream.toml"
-            path.write_text(text[: text.index("# the Kafka topic")] + text[text.index("[events.purchase]") :])
-            print(f"filling the changelog with {count:,} rows", file=sys.stderr)
-            size = asyncio.run(fill(config, count))
-            print("starting a worker with an empty disk", file=sys.stderr)
-            begun = time.monotonic()
-            command = [sys.executable, "-m", "app.cli", "worker", "--config", str(path), "--web-port", str(port)]
-            worker = processes.spawn(command, folder / "worker.log")
-            asyncio.run(ready(f"http://127.0.0.1:{port}/readyz", worker))
-            restore = time.monotonic() - begun
-            processes.stop(worker, 20)
-            disk = sum(f.stat().st_size for f in (folder / "state").rglob("*seen*/**/*") if f.is_file())
-            # one key is one conversion: its row and its alias row
-            return {"keys": count, "restore_s": round(restore, 1), "bytes_per_key": round(disk / count, 1),
-                    "row_bytes": round(size / count, 1), "rows_per_s": round(count / restore)}  # fmt: skip
-    finally:
-        if worker is not None and worker.poll() is None:
-            worker.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+async def cost(config: settings.Settings, pid: int, given: Iterable[race.Record]) -> float:
+    """Seconds of the worker's processor until it has finished these events."""
+    before, topic = race.cpu(pid), topics.names(config).events
+    await race.fill(config.brokers, topic, given)
+    tps = [TopicPartition(topic, p) for p in range(config.kafka.partitions)]
+    async with records.reader(config) as consumer:
+        ends = await consumer.end_offsets(tps)
+        while True:
+            done = await records.committed(config)
+            if all(done.get(tp, 0) >= end for tp, end in ends.items()):
+                return race.cpu(pid) - before
+            await asyncio.sleep(0.1)
 
 
-def told(result: dict[str, Any]) -> str:
+class Worker:
+    """With the state in `folder`; ready, with how long that took."""
+
+    def __init__(self, path: Path) -> None:
+        port, begun = processes.free_port(), time.monotonic()
+        command = [sys.executable, "-m", "app.cli", "worker", "--config", str(path), "--web-port", str(port)]
+        self.process = processes.spawn(command, path.with_name("worker.log"))
+        asyncio.run(ready(f"http://127.0.0.1:{port}/readyz", self.process))
+        self.seconds = time.monotonic() - begun
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        processes.stop(self.process, 20)
+
+
+def measure(kafka: Kafka, folder: Path, count: int, each: int) -> dict[str, float]:
+    """With so many keys; `each`: events of a round."""
+    prefix = f"bench{count}"
+    path = folder / "capistream.toml"
+    path.write_text(CONFIG.format(brokers=kafka.brokers, prefix=prefix, folder=folder))
+    config = settings.load(path)
+    print(f"filling the changelog with {count:,} keys", file=sys.stderr)
+    size = asyncio.run(fill(config, count))
+    print("starting a worker with an empty disk", file=sys.stderr)
+    with Worker(path) as worker:
+        restore = worker.seconds
+    disk = sum(f.stat().st_size for f in (folder / "state").rglob("*seen*/**/*") if f.is_file())
+    given = events(ROUNDS * each, count, config.kafka.partitions)
+    with Worker(path) as worker:
+        pid = worker.process.pid
+        costs = [asyncio.run(cost(config, pid, given[n * each : (n + 1) * each])) for n in range(ROUNDS)]
+        mib = system.rss(pid)
+    # one key is one conversion: its row and its alias row
+    return {"keys": count, "restore_s": round(restore, 1), "bytes_per_key": round(disk / count, 1),
+            "row_bytes": round(size / count, 1), "rows_per_s": round(count / restore),
+            "us_per_event": round(1e6 * statistics.median(costs[1:]) / each, 1), "mib": mib}  # fmt: skip
+
+
+def told(results: Sequence[dict[str, float]], keys_: int) -> str:
+    """`keys_`: with so many, restoring is told."""
+    result = next(one for one in results if one["keys"] == keys_)
     rows = []
     for name, what in {"bytes_per_key": "bytes on disk per key", "restore_s": "restored, s"}.items():
         rows.append([what, f"{result[name]:,}", report.goal(result[name] <= GOALS[name], f"≤ {GOALS[name]}")])
     rows.append(["keys restored a second", f"{result['rows_per_s']:,}", ""])
-    return report.table([f"{result['keys']:,} keys", "measured", "goal"], rows)
+    rows.append(["bytes in memory per key", f"{in_memory(results):,.1f}", ""])
+    return f"{report.table([f'{keys_:,} keys', 'measured', 'goal'], rows)}\n\n{_growth(results)}"
+
+
+def _growth(results: Sequence[dict[str, float]]) -> str:
+    rows = []
+    for one in results:
+        ratio = one["us_per_event"] / results[0]["us_per_event"]
+        said = "" if one is results[0] else report.goal(ratio <= GROWTH, f"≤ {GROWTH}")
+        rows.append([f"{one['keys']:,}", f"{one['us_per_event']:,}", f"{ratio:.2f}", f"{one['mib']:,}", said])
+    return report.table(["keys seen", "CPU µs an event", "×", "worker, MiB", "goal"], rows)
+
+
+def in_memory(results: Sequence[dict[str, float]]) -> float:
+    """Bytes for each key more."""
+    few, many = results[0], results[-1]
+    return (many["mib"] - few["mib"]) * (1 << 20) / (many["keys"] - few["keys"])
 
 
 def main() -> None:
-    parser = report.parser(__doc__, "100,000 keys")
-    parser.add_argument("--keys", type=int, default=1_000_000)
+    parser = report.parser(__doc__, "10,000 and 100,000 keys, short rounds")
+    parser.add_argument("--keys", type=int, default=1_000_000, help="with which restoring is measured")
+    parser.add_argument("--most", type=int, default=5_000_000, help="with which the cost of an event is")
+    parser.add_argument("--each", type=int, default=20_000, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    load = report.load()
-    result = measure(100_000 if options.quick else options.keys)
-    report.finish(options, told(result), result, load)
+    if options.quick:
+        options.keys, options.most, options.each = 100_000, 100_000, 5_000
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    os.environ["BENCH_SECRET"] = uuid.uuid4().hex
+    load, folder = report.load(), Path(tempfile.mkdtemp(prefix="capistream-bench-"))
+    results = []
+    try:
+        with Kafka(folder / "kafka") as kafka:
+            for count in sorted({FEWEST, options.keys, options.most}):
+                (folder / str(count)).mkdir()
+                results.append(measure(kafka, folder / str(count), count, options.each))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    result = next(one for one in results if one["keys"] == options.keys)
+    whole = {**result, "bytes_in_memory_per_key": round(in_memory(results), 1), "growth": results}
+    report.finish(options, told(results, options.keys), whole, load)
 
 
 if __name__ == "__main__":

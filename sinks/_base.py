@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
@@ -321,6 +322,16 @@ def one_for_all(batch: Sequence[Payload], outcome: Outcome) -> list[Outcome]:
 
 def person_ip(text: str) -> str:
     """An IP address as everybody writes it; an empty text for what is none."""
+    return _person_ip(text) if len(text) <= _LONGEST_ADDRESS else _person_ip.__wrapped__(text)
+
+
+_LONGEST_ADDRESS = len(
+    "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255"
+)  # longer ones are not worth a place in the cache
+
+
+@lru_cache(maxsize=4096)  # each sink of an event asks
+def _person_ip(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text.strip()))
     except ValueError:
