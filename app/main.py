@@ -2,7 +2,6 @@
 
 import asyncio
 import fcntl
-import gc
 import os
 import socket
 import sys
@@ -39,9 +38,6 @@ from sinks import SINKS
 log = structlog.get_logger()
 
 MEND_EVERY = 15.0  # seconds between tries to create a topic that is gone
-#: When Python looks for garbage that refers to itself. A batch is thousands of objects and has none: looking for it as often as
-#: Python does by itself takes a tenth of the processor.
-GARBAGE = (20_000, 20, 20)
 
 
 class Pipeline:
@@ -281,8 +277,6 @@ def run_worker(settings: Settings, web_port: int | None = None, *, backfill: boo
     import uvloop
 
     uvloop.install()
-    gc.freeze()  # what has been imported stays
-    gc.set_threshold(*GARBAGE)
     if web_port is not None:
         settings = settings.model_copy(update={"view": settings.view.model_copy(update={"port": web_port})})
     faust.Worker(
