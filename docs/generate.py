@@ -275,9 +275,9 @@ that tests move: `tests/app/test_delivery.py`. Not covered: real runs of hours.
 
 ## What it has found lately
 
-- Seeds 16005 and 16010 on `db06f1d`: twice the oracle was wrong. What was denied late after a time-out, when nobody could know whether
-  it had arrived, is held back and not sent again; and seven requests whose outcomes an outage of Kafka had kept from being recorded
-  were put down to a worker that had slept.
+- Seeds 16005 and 16010 on `db06f1d`: twice the oracle was wrong. What was denied late after a time-out, when nobody could know
+  whether it had arrived, is held back and not sent again; and seven requests whose outcomes an outage of Kafka had kept from being
+  recorded were put down to a worker that had slept.
 - Seed 15004 on `69389a6`: a worker that began in the second in which a broker went away ended. Its clients wait now.
 - Seeds 14001 to 14009 on `5340d7f`, the first with consent that late copies take away: 9 to 25 wrong each. GA4 was told of a denial
   that came after the merge and before sending, as it has to be; the oracle did not know of it. It does now.
