@@ -6,9 +6,11 @@ that its processor time is its own; they take turns.
     bare    a loop over aiohttp with ready JSON, which looks at the status: the limit in Python
 """
 
+import argparse
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import json
 import os
 import statistics
@@ -93,7 +95,7 @@ def taken(address: str) -> int:
 def rounds(
     ways: Mapping[str, Sequence[str]], address: str, events: Mapping[str, int], count: int
 ) -> dict[str, Time]:
-    """Medians. `ways`: what our own script is to be called with, for each of them."""
+    """Medians. `ways`: what the script is to be called with to be one of them."""
     found: dict[str, list[Time]] = defaultdict(list)
     for number in range(count):
         order = list(ways.items())
@@ -111,15 +113,23 @@ def rounds(
     }
 
 
+def options(parser: argparse.ArgumentParser, concurrency: int) -> None:
+    parser.add_argument("--concurrency", type=int, default=concurrency, help="requests in flight")
+    for name in ("way", "address"):
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)  # for the processes that `rounds` starts
+    for name in ("batch", "events"):
+        parser.add_argument(f"--{name}", type=int, help=argparse.SUPPRESS)
+
+
 def cells(time: Time) -> list[str]:
     return [f"{time.events_per_s:,.0f}", f"{time.cpu:.3f}"]
 
 
-def result(times: Mapping[int, Mapping[str, Time]]) -> dict[str, Any]:
-    """Way -> events_per_s, cpu_s for 1,000 events; `times` by the number of events in a request."""
+def result(times: Mapping[Any, Mapping[str, Time]]) -> dict[str, Any]:
+    """Way and what is different for it -> events_per_s, cpu_s for 1,000 events."""
     return {
-        f"{name} {batch}": {"events_per_s": round(one.events_per_s), "cpu_s_per_1000": round(one.cpu, 4)}
-        for batch, ways in times.items()
+        f"{name}, {which}": {"events_per_s": round(one.events_per_s), "cpu_s_per_1000": round(one.cpu, 4)}
+        for which, ways in times.items()
         for name, one in ways.items()
     }
 
@@ -134,7 +144,9 @@ def run(way: Coroutine[Any, Any, None]) -> None:
 
 @contextlib.contextmanager
 def measured() -> Iterator[None]:
-    """Tells the parent how long the body takes."""
+    """Tells the parent how long the body takes. What was made for it before is nothing for the garbage collector to look at."""
+    gc.collect()
+    gc.freeze()
     begun, cpu = time.perf_counter(), time.process_time()
     yield
     said = {"seconds": time.perf_counter() - begun, "cpu_s": time.process_time() - cpu}
@@ -231,7 +243,8 @@ def batches(topic: str, count: int) -> dict[int, list[list[Any]]]:
     return {p: [some[n : n + RECORDS] for n in range(0, len(some), RECORDS)] for p, some in records.items()}
 
 
-async def ours(destination: str, made: Mapping[str, Any], count: int, batch: int) -> None:
+async def ours(destination: str, made: Mapping[str, Any], count: int, batch: int | None = None) -> None:
+    """`batch`: events a request, where it is to be less than the platform takes."""
     with TemporaryDirectory() as folder:
         settings = Settings.model_validate(
             {
@@ -244,7 +257,7 @@ async def ours(destination: str, made: Mapping[str, Any], count: int, batch: int
 
     one = settings.destinations[destination]
     sink = SINKS[one.sink](one)
-    sink.limits = dataclasses.replace(sink.limits, events=batch)
+    sink.limits = dataclasses.replace(sink.limits, events=batch or sink.limits.events)
     pipeline: Any = Pipeline(settings)
     table: Any = Table()
     deliver = Deliver(pipeline, destination, one, sink, table)

@@ -41,11 +41,7 @@ EVENTS = {
 def main() -> int:
     parser = report.parser(__doc__, "one round of half as many events")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--concurrency", type=int, default=64, help="requests in flight")
-    for name in ("way", "address"):
-        parser.add_argument(f"--{name}", help="for ourselves: be one of the ways")
-    parser.add_argument("--batch", type=int)
-    parser.add_argument("--events", type=int)
+    sending.options(parser, concurrency=64)
     options = parser.parse_args()
     if options.way:
         send(options.way, options.address, options.events, options.batch, options.concurrency)
