@@ -62,6 +62,8 @@ _URL_IDS = {
     "msclkid": "msclkid",
     "twclid": "twclid",
 }
+#: Most addresses have none, and to take one apart is dear. A name may be percent-encoded.
+_MAY_HAVE_CLICK_ID = re.compile("|".join(("%", *_URL_IDS)))
 _META_MARK = re.compile(r"\.[A-Z][\w-](?:[\w-]{6})?$", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: A field's name as programs write them, and without long numbers: what else stands there may be anybody's name or number.
@@ -570,6 +572,7 @@ class _Work:
         return found
 
 
+@lru_cache(maxsize=1 << 14)  # one visitor has many events
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """The address, without an interface's name, and without the mark that Meta's parameter builder appends."""
     bare = text.strip().partition("%")[0]
@@ -732,7 +735,7 @@ def _to_major_units(commerce: Json) -> None:
 
 @lru_cache(maxsize=4096)
 def _click_ids(url: str) -> Mapping[str, str]:
-    if "?" not in url:
+    if "?" not in url or not _MAY_HAVE_CLICK_ID.search(url):
         return {}
     try:
         query = parse_qsl(urlsplit(url).query)

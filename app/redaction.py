@@ -123,6 +123,8 @@ _NUMBER = re.compile(
     rf"|(?P<nanp>{_LEFT}(?:1{_SPACE}{{1,2}})?[2-9]\d\d{_SPACE}{{1,2}}\d{{3}}{_SPACE}\d{{4}}{_RIGHT})",
     re.IGNORECASE,
 )
+#: What every number with its country begins with; most ids are none, and this is quickly seen.
+_MAY_BE_WITH_COUNTRY = re.compile("[+\uff0b%]|00")
 _DIGITS = re.compile(r"\d(?:[^\dg-zG-Z]{0,9}\d){7}")  # fewer are none of these, and this is quickly seen
 _IBAN = re.compile(r"(?<![^\W_])[A-Z]{2}\d\d(?:(?:[ +]|%20)?[A-Z0-9]{4}){2,7}(?:(?:[ +]|%20)?[A-Z0-9]{1,3})?(?![^\W_])")
 _DATE = re.compile(r"\d\d[./-]\d\d[./-]\d{4}(?!\d)")
@@ -204,7 +206,10 @@ def of_an_id(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _of_an_id(text: str) -> str:
-    return _TOKEN.sub(_without_token, _without_phones(identity.redact(text), _with_country))
+    found = identity.redact(text)
+    if _MAY_BE_WITH_COUNTRY.search(found):
+        found = _without_phones(found, _with_country)
+    return _TOKEN.sub(_without_token, found)
 
 
 def of_a_person(text: str, country: str | None) -> str:
