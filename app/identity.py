@@ -177,7 +177,10 @@ def _from_abroad(text: str, at_home: phonenumbers.PhoneNumber) -> phonenumbers.P
 
 #: What becomes of ASCII in `letters_only`, without digits and with them.
 _ASCII = tuple(
-    {n: chr(n).lower() if chr(n).isalpha() or chr(n).isspace() or (digits and chr(n).isdigit()) else None for n in range(128)}
+    {
+        n: chr(n).lower() if chr(n).isalpha() or chr(n).isspace() or (digits and chr(n).isdigit()) else None
+        for n in range(128)
+    }
     for digits in (False, True)
 )
 
@@ -265,6 +268,13 @@ def country(value: str) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def _all_variants(field: str, value: str, country: str | None) -> tuple[tuple[str, str], ...]:
+    """Raises Unusable."""
+    if digest := given(value):
+        if digest in (_NO_CONTACT if field in ("email", "phone") else _EMPTY):
+            raise Unusable("empty")
+        return (("given", digest),)
+    if _OTHER_HASH.fullmatch(value):
+        raise Unusable("another_hash")
     return tuple((rule, sha256(text)) for rule, text in RULES[field](value, country).items() if text)
 
 
@@ -274,16 +284,10 @@ def hashes(field: str, value: str, country: str | None, keep: Collection[str] | 
     Raises Unusable when the value is not what the field says.
     """
     value = value.strip()
-    if digest := given(value):
-        if digest in (_NO_CONTACT if field in ("email", "phone") else _EMPTY):
-            raise Unusable("empty")
-        return {"given": digest}
-    if _OTHER_HASH.fullmatch(value):
-        raise Unusable("another_hash")
     if len(value) > _LONGEST:
         raise Unusable("too_long")
     variants = _all_variants(field, value, country)
-    wanted = {rule: digest for rule, digest in variants if keep is None or rule in keep}
+    wanted = {rule: digest for rule, digest in variants if keep is None or rule in keep or rule == "given"}
     if not variants or (keep and not wanted):
         raise Unusable("empty")
     return wanted

@@ -8,13 +8,12 @@ python bench/collector.py [--rounds 5] [--seconds 6] [--connections 256] [--quic
     aiohttp     a bare aiohttp server that reads a body and answers 204; it gets the bodies of `single`
 
 `app.cli collect` and the bare server are one process each, on uvloop. A third process makes the load (bench/peers/load.py), and
-its processor time is told, too; Kafka is a fourth, on the same cores, and only the collector's requests need it. No two events have
-the same person, order or id, as far as a round goes. They take turns; medians.
+its processor time is told, too; Kafka is a fourth, on the same cores, and only the collector's requests need it. Every event has an
+id, order and address of its own; each person is in five of them, one after the other. They take turns; medians.
 """
 
 import json
 import os
-import random
 import statistics
 import subprocess
 import sys
@@ -40,6 +39,7 @@ GOAL_SINGLE, GOAL_BATCH = 0.35, 12_000  # of the bare server's requests; events 
 PEERS = Path(__file__).parent / "peers"
 EVENTS = 60_000  # until they come again
 LOADS = {"single": ("server", 1), "pixel": ("pixel", 1), "batch": ("server", 100), "aiohttp": ("server", 1)}
+AREAS = (212, 213, 305, 312, 415, 503, 602, 617, 702, 808)  # of phone numbers
 KEYS = {"server": "sk_bench_bench_bench", "pixel": "wk_bench_bench"}
 
 CONFIG = """
@@ -82,13 +82,14 @@ class Found:
 
 def event(number: int, source: str) -> Json:
     """As a shop reports it; about 600 bytes."""
-    order = f"{number * 7_919 % 99_999_989:08d}"
+    order, who = f"{number * 7_919 % 99_999_989:08d}", number // 5
+    person = f"{who * 7_919 % 99_999_989:08d}"
     said: Json = {
         "event_name": "add_to_cart" if source == "pixel" else "purchase",
         "event_id": f"e-{order}",
         "time": int(time.time() * 1000),
-        "user": {"email": f"Person.{order}@Example.com", "phone": f"(415) 555-{number % 10_000:04d}"},
-        "ids": {"fbp": f"fb.1.1795420000000.{order}", "ga_client_id": f"{order}.1795420000"},
+        "user": {"email": f"Person.{person}@Example.com", "phone": f"({AREAS[who % 10]}) 555-{who // 10 % 10_000:04d}"},
+        "ids": {"fbp": f"fb.1.1795420000000.{person}", "ga_client_id": f"{person}.1795420000"},
         "context": {"url": f"https://shop.example.com/p/{order}?utm_source=news", "user_agent": "Mozilla/5.0 (X11)"},
         "commerce": {
             "value": number % 100 + 0.5,
@@ -98,18 +99,16 @@ def event(number: int, source: str) -> Json:
         "consent": dict.fromkeys(("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization"), "granted"),
     }
     if source == "server":
-        said["user"] |= {"first_name": f"Ada{number % 997}", "last_name": f"Lovelace{number % 9_973}", "city": "Berlin"}
+        said["user"] |= {"first_name": f"Ada{who % 997}", "last_name": f"Lovelace{who % 9_973}", "city": "Berlin"}
         said["commerce"]["transaction_id"] = order
-        said["context"]["ip"] = f"203.0.113.{number % 250 + 1}"
+        said["context"]["ip"] = f"203.0.{who // 250 % 250}.{who % 250}"
     return said
 
 
 def bodies(folder: Path, source: str, batch: int, count: int) -> Path:
     file = folder / f"{source}-{batch}"
     if not file.exists():
-        numbers = list(range(count))
-        random.Random(1).shuffle(numbers)
-        parts = [[event(n, source) for n in numbers[i : i + batch]] for i in range(0, count, batch)]
+        parts = [[event(n, source) for n in range(i, i + batch)] for i in range(0, count, batch)]
         file.write_bytes(b"\n".join(orjson.dumps({"batch": part} if batch > 1 else part[0]) for part in parts))
     return file
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
@@ -319,6 +320,7 @@ def one_for_all(batch: Sequence[Payload], outcome: Outcome) -> list[Outcome]:
     return [outcome] * len(batch)
 
 
+@lru_cache(maxsize=1 << 14)  # one person has several events, and each goes to several destinations
 def person_ip(text: str) -> str:
     """An IP address as everybody writes it; an empty text for what is none."""
     try:

@@ -14,12 +14,8 @@ async def take(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-async def main(port: int) -> web.Application:
-    app = web.Application()
-    app.router.add_post("/v1/events", take)
-    return app
-
-
 if __name__ == "__main__":
     uvloop.install()
-    web.run_app(main(int(sys.argv[1])), host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None)
+    app = web.Application()
+    app.router.add_post("/v1/events", take)
+    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None)

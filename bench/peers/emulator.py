@@ -2,8 +2,8 @@
 
 python emulator.py PORT MILLISECONDS EMPTY     EMPTY 1: answers 204, as GA4 does; 0: a receipt, as Meta gives one
 
-It understands just what the contestants send, and checks nothing: whoever is measured beside it needs the processor more. Events are
-counted by the word `event_name`, or without a receipt by request, `GET /` tells how many.
+It understands just what the contestants send, and checks nothing: whoever is measured beside it needs the processor more. Events
+are counted by the word `event_name`, or, without a receipt, by request; `GET /` tells how many.
 """
 
 import asyncio
@@ -11,10 +11,10 @@ import sys
 
 import uvloop
 
-taken = 0
-
 
 class Connection(asyncio.Protocol):
+    taken = 0  # of all connections
+
     def __init__(self, delay: float, *, empty: bool) -> None:
         self.delay, self.empty, self.buffer = delay, empty, bytearray()
         self.loop = asyncio.get_running_loop()
@@ -23,7 +23,6 @@ class Connection(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        global taken
         self.buffer += data
         while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
             head = bytes(self.buffer[:end]).lower()
@@ -33,9 +32,9 @@ class Connection(asyncio.Protocol):
             events = 1 if self.empty else self.buffer.count(b"event_name", end, end + 4 + length)
             del self.buffer[: end + 4 + length]
             if head.startswith(b"get"):
-                self.answer(b"200 OK", b"%d" % taken)
+                self.answer(b"200 OK", b"%d" % self.taken)
                 continue
-            taken += events
+            Connection.taken += events
             said = b"" if self.empty else b'{"events_received":%d,"messages":[],"fbtrace_id":"AbCdEf"}' % events
             self.loop.call_later(self.delay, self.answer, b"204 No Content" if self.empty else b"200 OK", said)
 
