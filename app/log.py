@@ -66,7 +66,9 @@ def cut(address: str) -> str:
     except ValueError:
         return address
     found = getattr(found, "ipv4_mapped", None) or found
-    return str(ipaddress.ip_network((int(found), 24 if found.version == 4 else 48), strict=False))
+    if found.version == 4:
+        return f"{str(found).rpartition('.')[0]}.0/24"
+    return str(ipaddress.ip_network((int(found), 48), strict=False))
 
 
 def _named(exc: BaseException) -> str:
