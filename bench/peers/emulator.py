@@ -39,7 +39,7 @@ class Connection(asyncio.Protocol):
             self.loop.call_later(self.delay, self.answer, b"204 No Content" if self.empty else b"200 OK", said)
 
     def answer(self, status: bytes, body: bytes) -> None:
-        head = b"HTTP/1.1 " + status
+        head = b"HTTP/1.1 " + status + b"\r\nDate: Mon, 30 Nov 2026 12:00:00 GMT"
         if body:
             head += b"\r\nContent-Type: application/json\r\nContent-Length: %d" % len(body)
         self.transport.write(head + b"\r\n\r\n" + body)
