@@ -163,7 +163,7 @@ def ready(sink: Sink, count: int, batch: int) -> list[Any]:
 async def bare(requests: Sequence[Any], concurrency: int) -> None:
     left = iter(requests)
 
-    async def loop(http: aiohttp.ClientSession) -> None:
+    async def send(http: aiohttp.ClientSession) -> None:
         for one in left:
             async with http.post(one.url, data=one.body, headers=one.headers) as answer:
                 answer.raise_for_status()
@@ -171,7 +171,7 @@ async def bare(requests: Sequence[Any], concurrency: int) -> None:
 
     with measured():
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
-            await asyncio.gather(*(loop(http) for _ in range(concurrency)))
+            await asyncio.gather(*(send(http) for _ in range(concurrency)))
 
 
 # ours
