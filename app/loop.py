@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 
-def spare_the_collector() -> None:
+def collect_garbage_less() -> None:
     """Called when everything is imported: that is for ever, and need not be looked at again. Else garbage is collected less often.
 
     What we make of events are dictionaries without cycles, many at once; stock looks through them all every 700.

@@ -41,6 +41,7 @@ _THOUSANDTHS = "BHD IQD JOD KWD LYD OMR TND"
 _EXPONENTS = dict.fromkeys(_NO_MINOR_UNIT.split(), 0) | dict.fromkeys(_THOUSANDTHS.split(), 3)
 _AMOUNTS = ("value", "tax", "shipping", "discount")
 _ITEM_NUMBERS = ("price", "discount", "quantity")
+_ADDRESS = 100  # characters of the longest IP address, with what people put behind it
 _POSTAL_CODE = 10  # characters of the longest, which is grouped like some countries' phone numbers: 07001-1234
 _MOST = 1e15  # of an amount: more is a mistake, and its cents are lost in a float
 _OF_A_PERSON = ("user.", "ids.", "context.ip")
@@ -548,7 +549,9 @@ class _Work:
         told = {name: self._of_page(name, text) for name, text in context.items()}
         context = {k: v[: 1000 if k == "user_agent" else 2000] for k, v in told.items() if v}
         if "ip" in context:
-            if (address := _address(context["ip"])) is None:
+            told_ip = context["ip"].strip()
+            # longer ones are not worth a place in the cache, either
+            if (address := _address(told_ip) if len(told_ip) <= _ADDRESS else None) is None:
                 self.drops.append(("context.ip", "not_an_address"))
                 del context["ip"]
             else:

@@ -39,14 +39,14 @@ EVENTS = {
 
 
 def main() -> int:
-    parser = report.parser(__doc__, "one round of half as many events")
+    parser = report.parser(__doc__, "one round of a quarter of the events")
     parser.add_argument("--rounds", type=int, default=5)
     sending.options(parser, concurrency=64)
     options = parser.parse_args()
     if options.way:
         send(options.way, options.address, options.events, options.batch, options.concurrency)
         return 0
-    load, part = report.load(), 2 if options.quick else 1
+    load, part = report.load(), 4 if options.quick else 1
     times: dict[int, dict[str, Time]] = {}
     with sending.platform(LATENCY) as address:
         for batch, events in EVENTS.items():

@@ -367,7 +367,7 @@ async def serve(settings: Settings, *, share_port: bool = False) -> None:
     try:
         site = web.TCPSite(runner, settings.collector.host, settings.collector.port, reuse_port=share_port or None)
         await site.start()
-        loop.spare_the_collector()
+        loop.collect_garbage_less()
         log.info("collector.started", address=f"http://{settings.collector.host}:{settings.collector.port}")
         await asyncio.Event().wait()
     finally:

@@ -98,7 +98,7 @@ class App(faust.App):
             await start()
         # Stock collects garbage at each rebalance, once for each table, while everything waits; over all that was ever imported
         # it would take 64 ms each time.
-        loop.spare_the_collector()
+        loop.collect_garbage_less()
         await super().on_first_start()
         self.add_future(self.watch.run())
 
