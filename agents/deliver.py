@@ -491,6 +491,8 @@ class Deliver:
     async def _not_forgotten(self, jobs: list[Job], generation: int) -> list[Job]:
         """Those that may still be sent as they are; the others have their outcome, or are made anew."""
         gone = self._gone(jobs)
+        if not gone:
+            return jobs
         await self._settle(gone, generation)
         left = {id(job) for job, _ in gone}
         return [job for job in jobs if id(job) not in left]
@@ -776,6 +778,8 @@ class Deliver:
     # -- parked events
 
     async def _park(self, parks: Sequence[tuple[Job, Parked]], generation: int) -> None:
+        if not parks:
+            return
         tables: Tables = defaultdict(dict)
         for job, parked in parks:
             log.warning("event.parked", destination=self.name, reason=parked.reason, event_id=job.event["event_id"])

@@ -178,9 +178,12 @@ def place_of(event: Event) -> str:
     return region if region.startswith(f"{country}-") and is_place(region) else country
 
 
+_PLACE = re.compile("[A-Z]{2}(-[A-Z0-9]{1,3})?")
+
+
 def is_place(text: str) -> bool:
     """Does it look like a country or one of its parts, as ISO 3166 writes them?"""
-    return bool(re.fullmatch("[A-Z]{2}(-[A-Z0-9]{1,3})?", text))
+    return _PLACE.fullmatch(text) is not None
 
 
 def applied(event: Event, verdict: Verdict, policy: ConsentPolicy, vendor: int | None) -> Event:

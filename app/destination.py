@@ -77,6 +77,8 @@ class ConsentPolicy(Part):
 
     def at(self, place: str) -> Self:
         """The policy for people of a place; of one that is not known, the general one."""
+        if not self.regions:
+            return self
         found = next((one for one in (place, place.partition("-")[0]) if one in self.regions), "")
         if not found:
             return self

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -57,6 +58,7 @@ def _discreet(value: object) -> object:
     return _named(value) if isinstance(value, BaseException) else value
 
 
+@lru_cache(maxsize=1 << 14)  # one visitor has many events
 def cut(address: str) -> str:
     """An IP address without what tells of one person: IPv4 to /24, IPv6 to /48. Any other text as it is."""
     try:
@@ -64,7 +66,9 @@ def cut(address: str) -> str:
     except ValueError:
         return address
     found = getattr(found, "ipv4_mapped", None) or found
-    return str(ipaddress.ip_network((int(found), 24 if found.version == 4 else 48), strict=False))
+    if found.version == 4:
+        return f"{str(found).rpartition('.')[0]}.0/24"
+    return str(ipaddress.ip_network((int(found), 48), strict=False))
 
 
 def _named(exc: BaseException) -> str:

@@ -41,6 +41,7 @@ _THOUSANDTHS = "BHD IQD JOD KWD LYD OMR TND"
 _EXPONENTS = dict.fromkeys(_NO_MINOR_UNIT.split(), 0) | dict.fromkeys(_THOUSANDTHS.split(), 3)
 _AMOUNTS = ("value", "tax", "shipping", "discount")
 _ITEM_NUMBERS = ("price", "discount", "quantity")
+_ADDRESS = 100  # characters of the longest IP address, with what people put behind it
 _POSTAL_CODE = 10  # characters of the longest, which is grouped like some countries' phone numbers: 07001-1234
 _MOST = 1e15  # of an amount: more is a mistake, and its cents are lost in a float
 _OF_A_PERSON = ("user.", "ids.", "context.ip")
@@ -62,6 +63,8 @@ _URL_IDS = {
     "msclkid": "msclkid",
     "twclid": "twclid",
 }
+#: Most addresses have none, and to take one apart is dear. A name may be percent-encoded.
+_MAY_HAVE_CLICK_ID = re.compile("|".join(("%", *_URL_IDS)))
 _META_MARK = re.compile(r"\.[A-Z][\w-](?:[\w-]{6})?$", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: A field's name as programs write them, and without long numbers: what else stands there may be anybody's name or number.
@@ -550,7 +553,9 @@ class _Work:
         told = {name: self._of_page(name, text) for name, text in context.items()}
         context = {k: v[: 1000 if k == "user_agent" else 2000] for k, v in told.items() if v}
         if "ip" in context:
-            if (address := _address(context["ip"])) is None:
+            told_ip = context["ip"].strip()
+            # longer ones are not worth a place in the cache, either
+            if (address := _address(told_ip) if len(told_ip) <= _ADDRESS else None) is None:
                 self.drops.append(("context.ip", "not_an_address"))
                 del context["ip"]
             else:
@@ -574,6 +579,7 @@ class _Work:
         return found
 
 
+@lru_cache(maxsize=1 << 14)  # one visitor has many events
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """The address, without an interface's name, and without the mark that Meta's parameter builder appends."""
     bare = text.strip().partition("%")[0]
@@ -734,7 +740,7 @@ def _to_major_units(commerce: Json) -> None:
 
 @lru_cache(maxsize=4096)
 def _click_ids(url: str) -> Mapping[str, str]:
-    if "?" not in url:
+    if "?" not in url or not _MAY_HAVE_CLICK_ID.search(url):
         return {}
     try:
         query = parse_qsl(urlsplit(url).query)

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -37,6 +38,7 @@ def within(text: str, networks: Collection[Network]) -> bool:
     return found is not None and any(found in network for network in networks)
 
 
+@lru_cache(maxsize=1 << 14)  # one visitor has many events
 def of_a_person(text: str) -> bool:
     """May it be somebody's on the internet?"""
     found = address(text)

@@ -123,6 +123,10 @@ _NUMBER = re.compile(
     rf"|(?P<nanp>{_LEFT}(?:1{_SPACE}{{1,2}})?[2-9]\d\d{_SPACE}{{1,2}}\d{{3}}{_SPACE}\d{{4}}{_RIGHT})",
     re.IGNORECASE,
 )
+#: Nor is a row of fewer than 15 of them, unless it begins with a zero: without any of this there is none of these, either.
+_GROUPED = re.compile(rf"[+\uff0b%(]|(?<![\w-])0|\d{{15}}|\d{_SPACE}{{1,2}}\d", re.IGNORECASE)
+#: What every number with its country begins with; most ids have none.
+_MAY_BE_WITH_COUNTRY = re.compile(r"[+\uff0b%]|(?<![\w-])00")
 _DIGITS = re.compile(r"\d(?:[^\dg-zG-Z]{0,9}\d){7}")  # fewer are none of these, and this is quickly seen
 _IBAN = re.compile(r"(?<![^\W_])[A-Z]{2}\d\d(?:(?:[ +]|%20)?[A-Z0-9]{4}){2,7}(?:(?:[ +]|%20)?[A-Z0-9]{1,3})?(?![^\W_])")
 _DATE = re.compile(r"\d\d[./-]\d\d[./-]\d{4}(?!\d)")
@@ -185,7 +189,7 @@ def _plainly(text: str) -> str:
         found = _PARAMETER.sub(_without_value, found)
     if '":' in found or '" :' in found:
         found = _MEMBER.sub(_without_value, found)
-    if _DIGITS.search(found):
+    if _DIGITS.search(found) and _GROUPED.search(found):
         found = _NUMBER.sub(_without_number, found)
     return _IBAN.sub(_without_iban, found)
 
@@ -205,7 +209,7 @@ def of_an_id(text: str) -> str:
 @lru_cache(maxsize=4096)
 def _of_an_id(text: str) -> str:
     found = identity.redact(text)
-    if any(sign in found for sign in _ABROAD):  # else it has no such number, and this is seen sooner
+    if _MAY_BE_WITH_COUNTRY.search(found):
         found = _without_phones(found, _with_country)
     return _TOKEN.sub(_without_token, found)
 
@@ -224,13 +228,9 @@ def of_a_person(text: str, country: str | None) -> str:
 
 
 def _without_phones(text: str, which: Callable[[re.Match[str]], bool]) -> str:
-    if not _DIGITS.search(text):
+    if not (_DIGITS.search(text) and _GROUPED.search(text)):
         return text
     return _NUMBER.sub(lambda found: _without_number(found) if which(found) else found[0], text)
-
-
-#: One of these stands in every number with its country: a plus, also encoded, or what one dials for it.
-_ABROAD = ("+", "\uff0b", "%", "00")
 
 
 def _with_country(found: re.Match[str]) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from email.utils import formatdate
 from typing import TYPE_CHECKING
@@ -170,8 +170,10 @@ async def send(session: aiohttp.ClientSession, request: Request, seconds: float)
             timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=seconds * CONNECT),
             allow_redirects=False,
         ) as response:
-            headers = response.headers.copy()
-            headers.setdefault("Date", formatdate(usegmt=True))  # of its receipt, where it has none (RFC 9110, 6.6.1)
+            headers: Mapping[str, str] = response.headers
+            if "Date" not in headers:  # that of its receipt, then (RFC 9110, 6.6.1)
+                headers = response.headers.copy()
+                headers["Date"] = formatdate(usegmt=True)
             return Response(response.status, headers, await _body(response))
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
         return Retry(f"no connection: {type(exc).__name__}")

@@ -320,6 +320,7 @@ def one_for_all(batch: Sequence[Payload], outcome: Outcome) -> list[Outcome]:
     return [outcome] * len(batch)
 
 
+@lru_cache(maxsize=1 << 14)  # one person has several events, and each goes to several destinations
 def person_ip(text: str) -> str:
     """An IP address as everybody writes it; an empty text for what is none."""
     return _person_ip(text) if len(text) <= _LONGEST_ADDRESS else _person_ip.__wrapped__(text)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from app.events import User
 from app.identity import letters_only, sha256
@@ -18,6 +19,7 @@ _US_STATES = (
 _US_CODES = {name: code for code, _, name in (state.partition(" ") for state in _US_STATES.split("|"))}
 
 
+@lru_cache(maxsize=4096)
 def us_state(region: str) -> str:
     """Two lower-case letters, from a code (CA, US-CA) or a name; an empty text where it is neither."""
     text = letters_only(region.replace("-", " "), digits=True).removeprefix("us ")

@@ -382,13 +382,9 @@ def _user_data(event: Event, external_id: str) -> Json:
         "fbc": _fbc(ids, context.get("url", ""), event["time"]),
         "lead_id": _lead_id(ids.get("lead_id", "")),
     }
-    return {name: [digest] for name, digest in digests.items() if not _blank(digest)} | {
-        name: value for name, value in clear.items() if not _blank(value)
+    return {name: [digest] for name, digest in digests.items() if digest} | {
+        name: value for name, value in clear.items() if value and not _is_blank(value)
     }
-
-
-def _blank(value: str | int | None) -> bool:
-    return not str(value or "").strip()
 
 
 def _address(user: User) -> dict[str, str]:

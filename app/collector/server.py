@@ -28,7 +28,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from app import erasure, forget, formats, intake, metrics, proxies, topics, traffic
+from app import erasure, forget, formats, intake, loop, metrics, proxies, topics, traffic
 from app.collector import clients, cookies, cors, limits, openapi, routes
 from app.collector.door import Taken, as_json, problem
 from app.collector.outbox import Outbox
@@ -367,6 +367,7 @@ async def serve(settings: Settings, *, share_port: bool = False) -> None:
     try:
         site = web.TCPSite(runner, settings.collector.host, settings.collector.port, reuse_port=share_port or None)
         await site.start()
+        loop.collect_garbage_less()
         log.info("collector.started", address=f"http://{settings.collector.host}:{settings.collector.port}")
         await asyncio.Event().wait()
     finally:

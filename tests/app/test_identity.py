@@ -332,6 +332,13 @@ def test_an_emails_hashes_depend_on_neither_case_nor_space_around(email, space, 
     assert hashes("email", written, None) == hashes("email", email, None)
 
 
+@given(text=st.text(st.characters(max_codepoint=127), max_size=40), digits=st.booleans(), spaces=st.booleans())
+def test_letters_only_of_ascii_are_those_of_any_text(text, digits, spaces):
+    alone = letters_only(text, digits=digits, spaces=spaces)
+
+    assert letters_only(f"{text} é", digits=digits, spaces=spaces) == f"{alone}{' ' if spaces and alone else ''}é"
+
+
 @given(text=st.text(max_size=40), digits=st.booleans(), spaces=st.booleans())
 @example(text="e'\u0301", digits=True, spaces=True)
 def test_letters_only_twice_is_once(text, digits, spaces):

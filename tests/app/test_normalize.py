@@ -1219,6 +1219,7 @@ def test_control_characters_hide_no_address_in_the_agent():
         ("https://x/?gclid=Ab-C_d", {"gclid": "Ab-C_d"}),
         ("https://x/?a=b&fbclid=IwAR0&ttclid=E.C.P.x#gclid=no", {"fbclid": "IwAR0", "ttclid": "E.C.P.x"}),
         ("https://x/?ScCid=1&sccid=2", {"sc_click_id": "1"}),
+        ("https://x/?a=b&%67clid=1", {"gclid": "1"}),
         ("https://x/?msclkid=a%2Fb&twclid=2&li_fat_id=3&rdt_cid=4&epik=5&wbraid=6&gbraid=7",
          {"msclkid": "a/b", "twclid": "2", "li_fat_id": "3", "rdt_cid": "4", "epik": "5", "wbraid": "6", "gbraid": "7"}),
         ("https://x/?gclid=", {}),

@@ -163,6 +163,15 @@ def test_masking_twice_is_masking_once(text):
     assert masked(masked(text)) == masked(text)
 
 
+@given(
+    st.one_of(st.text("0012345 .-()/+%2b\u00a0\uff0bx,:", min_size=8, max_size=40), st.from_regex(redaction._NUMBER))
+)
+def test_no_number_is_passed_over_by_the_quick_look_before(text):
+    for found in redaction._NUMBER.finditer(text):
+        assert redaction._GROUPED.search(text)
+        assert redaction._MAY_BE_WITH_COUNTRY.search(text) or not redaction._with_country(found)
+
+
 @given(st.text(max_size=60))
 def test_masking_any_text_answers(text):
     assert isinstance(masked(text), str)
