@@ -161,6 +161,12 @@ class Deliver:
         first = heapq.nsmallest(most, itertools.chain(queued, resting))
         return len(queued) + len(resting), [{"key": key, "time": at, "set_aside": key in aside} for at, key in first]
 
+    def under_way(self, most: int) -> tuple[int, list[Json]]:
+        """The same of events that are in requests now."""
+        queued = {job.key for job in self.queue}
+        jobs = [(job.event["time"], job.key) for job in self._jobs.values() if job.key not in queued]
+        return len(jobs), [{"key": key, "time": at, "set_aside": False} for at, key in heapq.nsmallest(most, jobs)]
+
     def held(self, partition: int) -> bool:
         """Does it stand still on purpose, by a halt or between attempts? Then that is nothing to restart for."""
         return bool(self._waiting[partition]) and self.queue.rests

@@ -69,6 +69,10 @@ class Quality:
         """The events of this name that do not carry the key; the newest first."""
         return [one for one in self.of(name) if key not in one.carried][::-1]
 
+    def skipped(self, name: str, why: str) -> list[One]:
+        """The events of this name that the platform does not get for this reason; the newest first."""
+        return [one for one in self.events if one.event_name == name and one.skipped == why][::-1]
+
     def as_json(self) -> Json:
         return {
             "keys": [key.name for key in self.keys],

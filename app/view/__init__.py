@@ -11,6 +11,7 @@ Read in this order:
     on_letters.py       dead letters, one and many (dead.py)
     site.py             what all pages share: templates, JSON, forms, errors
     access.py           who asks, and what they may do        audit.py  who looked at what, and did what
+    fresh.py            what was read a moment ago
     charts.py           small charts
     peers.py            what the other workers know           words.py  codes in words
     api.py              the JSON as types, and as an OpenAPI document

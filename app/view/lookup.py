@@ -44,7 +44,7 @@ def here(pipeline: "Pipeline", wanted: str) -> Json:
 
 def _in_partition(pipeline: "Pipeline", p: int, prefix: bytes) -> dict[bytes, Json]:
     wanted = {key for key, _ in islice(pipeline.seen.items(p, prefix), MOST)}
-    for alias, row in pipeline.seen.items(p, ALIAS + prefix):
+    for alias, row in islice(pipeline.seen.items(p, ALIAS + prefix), MOST):
         _, site, name = keys.parts(alias.removeprefix(ALIAS))
         wanted.add(keys.SEPARATOR.join((orjson.loads(row)["="], site, name)).encode())
     ordered = sorted(wanted)

@@ -42,9 +42,10 @@ def _here(pipeline: "Pipeline", name: str, one: "Deliver") -> Json:
     }
 
 
-def waiting(pipeline: "Pipeline", name: str, most: int) -> Json:
-    """What waits at this worker to go there, the events that happened first."""
-    total, events = pipeline.deliver[name].waiting(most)
+def waiting(pipeline: "Pipeline", name: str, most: int, *, under_way: bool) -> Json:
+    """What waits at this worker to go there, or is in a request, the events that happened first."""
+    one = pipeline.deliver[name]
+    total, events = one.under_way(most) if under_way else one.waiting(most)
     return {"total": total, "events": [_waits(one["key"], one["time"], set_aside=one["set_aside"]) for one in events]}
 
 
