@@ -167,6 +167,17 @@ def lint(found: Quality) -> list[Json]:
     return said
 
 
+def together(lint_: Iterable[Json]) -> list[tuple[list[str], list[str], str]]:
+    """(events, identifiers, text): what is the same of several is said once."""
+    keys: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for one in lint_:
+        keys[one["event"], one["text"]].append(one["key"])
+    events: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
+    for (event, text), its in keys.items():
+        events[text, tuple(its)].append(event)
+    return [(names, list(its), text) for (text, its), names in events.items()]
+
+
 def _says(name: str, key: MatchKey, text: str) -> Json:
     return {"event": name, "key": key.name, "text": text}
 

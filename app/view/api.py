@@ -263,7 +263,7 @@ class DeadLetters(TypedDict):
     total: int
     groups: list[Group]
     letters: Annotated[list[Letter], _doc("The newest 200 at most, the newest first")]
-    whole: Annotated[bool, _doc("Is it of all records? Else of the newest 50,000")]
+    whole: Annotated[bool, _doc("Is it of all records? Else of the newest 30,000")]
 
 
 class OneLetter(TypedDict):
@@ -351,14 +351,19 @@ class Waits(TypedDict):
     event_name: str
     apart: str
     name: Annotated[str, _doc("The platform's name for the event")]
-    time: Annotated[_When, _doc("When it happened")]
+    time: Annotated[_When, _doc("When it happened; in its topic, when it was queued")]
     set_aside: Annotated[bool, _doc("It failed while others passed, and no longer holds them up")]
 
 
 class Waiting(TypedDict):
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     destination: str
-    under_way: Annotated[bool, _doc("Are these in requests now? Else they wait")]
+    which: Annotated[
+        Literal["waiting", "under_way", "unfinished"],
+        _doc(
+            "Those that wait at workers, those in requests, or those that its topic has, which no worker is asked for"
+        ),
+    ]
     total: int
     events: Annotated[list[Waits], _doc("Those that happened first; 200 at most")]
     workers_asked: int
@@ -895,7 +900,9 @@ _MATCHED = [
     _query("without", "that do not carry this identifier"),
     _query("skipped", "or that the platform does not get for this reason"),
 ]
-_UNDER_WAY = _query("under_way", "yes: what is in requests now, instead of what waits", enum=["yes"])
+_ON_ITS_WAY = _query(
+    "which", "What waits (the default), is in requests, or is in its topic", enum=["waiting", "under_way", "unfinished"]
+)
 _ANSWERED = [
     _query("status", "Only answers with this status; 0: those that did not come", pattern="^[0-9]{1,3}$"),
     _query("slowest", "yes: the slowest first", enum=["yes"]),
@@ -1000,7 +1007,7 @@ def document() -> Json:
                 "get": _operation(
                     "What is on its way there, at all workers",
                     "Waiting",
-                    [_path("name"), _UNDER_WAY],
+                    [_path("name"), _ON_ITS_WAY],
                     more={"400": "Problem"},
                 )
             },

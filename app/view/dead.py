@@ -25,7 +25,7 @@ from app.view.lookup import iso
 log = structlog.get_logger()
 
 MOST = 200  # letters that a page shows
-READ = 50_000  # records of which the pages know the letters: a second or two, and 100 MB for a minute
+READ = 30_000  # records of which the pages know the letters: a second, and 60 MB for a minute
 FRESH = 5.0  # seconds for which they are not read again
 PATIENCE = 20.0  # seconds to read them
 AT_ONCE = 1.5  # seconds within which most work is done, and nobody has to look how far it is

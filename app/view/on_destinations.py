@@ -10,7 +10,7 @@ from app import control, destinations
 from app.control import Order
 from app.errors import CapistreamError
 from app.events import Json
-from app.view import answers, peers, standing
+from app.view import answers, backlog, peers, standing
 from app.view.answers import Lately
 from app.view.audit import Deed
 from app.view.lookup import iso
@@ -71,15 +71,21 @@ class Destinations:
         }
 
     async def waiting(self, call: Call) -> Page:
-        """What is on its way there, at all workers, the oldest events first: what waits, or what is in a request."""
-        name, under_way = call.request.match_info["name"], _asks_for(call.request, "under_way")
+        """What is on its way there, the oldest first: what waits at all workers, what is in requests, or its topic has."""
+        name, which = call.request.match_info["name"], call.request.query.get("which", "")
         destinations.known(self.pipeline.settings, (name,))
-        path = f"/local/destinations/{quote(name, safe='')}/waiting.json" + ("?under_way=yes" if under_way else "")
+        if which == "unfinished":
+            found = await backlog.read(self.pipeline.settings, name, SHOWN)
+            asked = {"workers_asked": 0, "workers_silent": 0}
+            return Page("waiting.html", {"destination": name, "which": which, **found, **asked})
+        which = which if which == "under_way" else "waiting"
+        path = f"/local/destinations/{quote(name, safe='')}/waiting.json?which={which}"
         others = await peers.ask(self.pipeline, self.site.access, path)
-        told = [standing.waiting(self.pipeline, name, SHOWN, under_way=under_way), *filter(None, others.values())]
+        here = standing.waiting(self.pipeline, name, SHOWN, under_way=which == "under_way")
+        told = [here, *filter(None, others.values())]
         said: Json = {
             "destination": name,
-            "under_way": under_way,
+            "which": which,
             "total": sum(one["total"] for one in told),
             "events": sorted((one for some in told for one in some["events"]), key=itemgetter("time"))[:SHOWN],
             "workers_asked": 1 + len(others),
@@ -93,7 +99,7 @@ class Destinations:
         destinations.known(self.pipeline.settings, (name,))
         if status and not (status.isascii() and status.isdigit() and len(status) <= 3):
             raise CapistreamError("status: a number as HTTP has it, or 0 for no answer")
-        slowest = _asks_for(call.request, "slowest")
+        slowest = call.request.query.get("slowest") == "yes"
         said = answers.told(await self.lately.answers(), name, int(status) if status else None, slowest=slowest)
         return Page("answers.html", said, more={"trace": self.pipeline.settings.trace, "read": answers.MOST})
 
@@ -123,11 +129,8 @@ class Destinations:
         name = request.match_info["name"]
         if name not in self.pipeline.deliver:
             return as_json({"total": 0, "events": []})
-        return as_json(standing.waiting(self.pipeline, name, SHOWN, under_way=_asks_for(request, "under_way")))
-
-
-def _asks_for(request: web.Request, name: str) -> bool:
-    return request.query.get(name) == "yes"
+        under_way = request.query.get("which") == "under_way"
+        return as_json(standing.waiting(self.pipeline, name, SHOWN, under_way=under_way))
 
 
 def _configured(one: "Deliver") -> Json:

@@ -41,4 +41,4 @@ class MatchQuality:
             "total": len(listed),
             "ids": [one.event_id for one in listed[: match.SHOWN]],
         }
-        return Page("match.html", said, more={"enough": match.LEAST})
+        return Page("match.html", said, more={"enough": match.LEAST, "lint": match.together(said["lint"])})

@@ -51,9 +51,17 @@ def waiting(pipeline: "Pipeline", name: str, most: int, *, under_way: bool) -> J
 
 def _waits(row_key: bytes, time: int, *, set_aside: bool) -> Json:
     key, name = row_key.split(NAME, 1)
-    id_, site, event_name = keys.parts(key)
-    said: Json = {"id": id_, "site": site, "event_name": event_name, "apart": keys.apart(key), "name": name.decode()}
-    return said | {"time": iso(time), "set_aside": set_aside}
+    return {**(brief(key, time) or {}), "name": name.decode(), "set_aside": set_aside}
+
+
+def brief(key: bytes | None, time: int) -> Json | None:
+    """A line of a list; None where this is no conversion's key."""
+    try:
+        id_, site, event_name = keys.parts(key or b"")
+    except ValueError:
+        return None
+    said: Json = {"id": id_, "site": site, "event_name": event_name, "apart": keys.apart(key or b""), "time": iso(time)}
+    return said | {"name": "", "set_aside": False}
 
 
 def _samples(metric: Any, name: str, kind: str) -> Iterable[tuple[Mapping[str, str], int]]:

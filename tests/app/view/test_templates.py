@@ -146,7 +146,8 @@ def test_nothing_that_somebody_types_becomes_a_part_of_the_page():
     letters: Any = {"total": 1, "groups": [group], "letters": [letter]}
     trace = settings.parse("").trace
     for text in (
-        render("waiting.html", destination=EVIL, total=1, events=[waits], workers_asked=2, workers_silent=1),
+        render("waiting.html", destination=EVIL, total=1, which="waiting", events=[waits], workers_asked=2, workers_silent=1),
+        render("waiting.html", destination=EVIL, total=1, which="unfinished", events=[waits], workers_asked=0, workers_silent=0),
         render("answers.html", destination=EVIL, status=200, slowest=True, total=1, answers=[answer], trace=trace, read=7),
         render("held.html", partition=1, total=1, holds=[hold], workers_asked=2, workers_silent=1),
         render("unknown.html", id=EVIL, conversions=[], workers_asked=1, workers_silent=1, kept=60.0, since=EVIL),
@@ -264,7 +265,8 @@ def test_each_number_of_a_destination_leads_to_what_it_counts():
     checked(text)
     for where, told in {
         "waiting": "5 events",
-        "waiting?under_way=yes": "2 requests",
+        "waiting?which=under_way": "2 requests",
+        "waiting?which=unfinished": "7 records",
         "answers?status=0": "3 × none",
         "answers?status=429": "4 × 429",
         "answers?slowest=yes": "p50 100 ms",
@@ -320,8 +322,12 @@ def test_an_empty_place_says_so():
         "held.html", partition=None, total=0, holds=[], workers_asked=1, workers_silent=0
     )
     none: Any = {"destination": "ads", "total": 0, "workers_asked": 1, "workers_silent": 0}
-    assert "Nothing waits" in render("waiting.html", events=[], under_way=False, **none)
-    assert "No request is under way" in render("waiting.html", events=[], under_way=True, **none)
+    for which, told in (
+        ("waiting", "Nothing waits"),
+        ("under_way", "No request is under way"),
+        ("unfinished", "All is finished"),
+    ):
+        assert told in render("waiting.html", events=[], which=which, **none)
     assert "None is chosen" in render("confirm.html", do="drop", total=0, groups=[], chosen=[], filters={})
 
 
@@ -348,7 +354,7 @@ def test_nothing_of_an_event_becomes_a_part_of_the_page_about_match_quality():
         "total": 2,
         "ids": [EVIL],
     }
-    said |= {"keys": ["phone"], "lint": [{"event": EVIL, "key": "phone", "text": "never there"}], "events": [row, none]}
+    said |= {"keys": ["phone"], "lint": [([EVIL], [EVIL], EVIL)], "events": [row, none]}
     window = {"conversions": 3, "copies": 4, "since": iso(START), "until": iso(START)}
 
     text = render("match.html", **said, window=window, enough=20)
