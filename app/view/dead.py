@@ -125,9 +125,16 @@ class Desk:
         self._letters = Fresh(self._read, FRESH)
         self._works: dict[str, Work] = {}
 
-    async def newest(self, *, anew: bool = False) -> tuple[Letters, bool]:
-        """(the letters, are these all there are?), as of a few seconds ago, or as of now. Raises Unavailable."""
-        return await self._letters.get(anew=anew)
+    async def newest(self, ids: Sequence[str] = (), *, anew: bool = False) -> tuple[Letters, bool]:
+        """(the letters, are these all there are?), as of a few seconds ago, or as of now. Those that are named, by how their ids
+        begin, are among them, however old they are. Raises Unavailable.
+        """
+        known, whole = await self._letters.get(anew=anew)
+        if not whole:
+            old = tuple(one for one in ids if one not in known and not any(name.startswith(one) for name in known))
+            if old:
+                known = {**await letters.load(self._settings, lambda letter: letter.id.startswith(old)), **known}
+        return known, whole
 
     async def _read(self) -> tuple[Letters, bool]:
         try:
@@ -138,7 +145,7 @@ class Desk:
 
     async def overview(self, meant: Wanted) -> Json:
         """Raises Unavailable, and CapistreamError."""
-        known, whole = await self.newest()
+        known, whole = await self.newest(meant.ids)
         # in a thread, as the worker has other work meanwhile
         return await asyncio.to_thread(overview, known, meant, whole=whole)
 

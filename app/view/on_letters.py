@@ -40,11 +40,9 @@ class DeadLetters:
         return Page("dead.html", said, more={"query": query, "filtered": any(query.values()), "read": dead.READ})
 
     async def one(self, call: Call) -> Page:
-        settings, (known, whole) = self.pipeline.settings, await self.desk.newest()
-        wanted = call.request.match_info["letter"]
+        settings, wanted = self.pipeline.settings, call.request.match_info["letter"]
+        known, _ = await self.desk.newest([wanted])
         found = [one for one in known.values() if one.id.startswith(wanted)]
-        if not found and not whole:
-            found = list((await letters.load(settings, lambda one: one.id.startswith(wanted))).values())
         if len(found) != 1:
             return Page("problem.html", {"error": "There is no such dead letter."}, 404)
         why_not = await letters.retained(settings, found[0])
@@ -64,7 +62,7 @@ class DeadLetters:
         """Replay or drop those that are named, or all that a filter leaves."""
         what: Do = "drop" if call.request.match_info["do"] == "drop" else "replay"
         named, filters = call.fields("letter"), {name: call.field(name) for name in WHICH if call.field(name)}
-        known, _ = await self.desk.newest(anew=True)
+        known, _ = await self.desk.newest(named, anew=True)
         chosen = await asyncio.to_thread(dead.wanted(filters, named).of, known)
         if not chosen:
             raise CapistreamError("no letter is meant by that")

@@ -116,8 +116,8 @@ def test_of_many_records_the_newest_are_read_and_the_page_says_so(place, monkeyp
     for one in some:
         place.write(f"{place.prefix}.dead", [one.row(1.0)], one.partition(2))
 
-    async def told():
-        return await Desk(place.config, lambda _work: None).overview(dead.wanted({}))
+    async def told(*ids):
+        return await Desk(place.config, lambda _work: None).overview(dead.wanted({}, ids))
 
     everything = asyncio.run(told())
     monkeypatch.setattr(dead, "READ", 6)
@@ -125,3 +125,6 @@ def test_of_many_records_the_newest_are_read_and_the_page_says_so(place, monkeyp
 
     assert (everything["total"], everything["whole"]) == (20, True)
     assert (newest["total"], newest["whole"]) == (6, False), "three of each partition"
+    old = everything["letters"][-1]["id"]
+    assert old not in [one["id"] for one in newest["letters"]]
+    assert [one["id"] for one in asyncio.run(told(old))["letters"]] == [old], "one that is named is found all the same"
