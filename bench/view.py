@@ -172,6 +172,7 @@ PAGES = {
     "open holds": "/dedup/held",
     "destinations": "/destinations",
     "waiting events": "/destinations/meta/waiting",
+    "records of its topic": "/destinations/meta/waiting?which=unfinished",
     "answers of a destination": "/destinations/meta/answers?status=200",
     "match quality": "/destinations/meta/match",
     "dead letters": "/dead",
@@ -269,7 +270,7 @@ async def settled(http: aiohttp.ClientSession) -> None:
         async with http.get("/destinations.json") as answer:
             meta = orjson.loads(await answer.read())["destinations"]["meta"]
         now = meta["waiting"], meta["lag"]
-        if now == before and meta["waiting"] >= min(WAITING, 1000):
+        if now == before and meta["lag"] >= WAITING:
             return
         before = now
         await asyncio.sleep(3)
