@@ -331,6 +331,9 @@ class Destination(TypedDict):
     oldest: Annotated[float, _doc("Seconds since the oldest waiting event happened; 0: none waits")]
     spent: Annotated[float, _doc("The largest part of its maximum age that a waiting event has waited")]
     without_topic: bool
+    per_second: Annotated[float, _doc("Events that it took, over the last minute")]
+    failure: Annotated[str, _doc("Why it did not take an event, the last time; empty: none failed yet")]
+    failed_at: Annotated[str, _doc("When that was, in ISO 8601, UTC")]
     answers: Annotated[dict[str, int], _doc("Requests by HTTP status; 0: no answer")]
     outcomes: dict[str, int]
     latency: Annotated[dict[str, float | None], _doc("p50, p95, p99 in seconds, at most; null: over 10 s")]

@@ -21,7 +21,8 @@ OPERATOR, VIEWER = Who("ada", "operator", "session", "form-token"), Who("vic", "
 STANDS: dict[str, Any] = {
     "platform": "Meta", "mode": "live", "max_age": 604800, "api_version": "v1", "sunset": "", "rate": 0, "guard": [], "state": "ok",
     "reason": "", "paused": False, "waiting": 0, "in_flight": 0, "parked": 0, "lag": 0, "oldest": 0.0, "spent": 0.0,
-    "without_topic": False, "answers": {}, "outcomes": {}, "latency": {}, "workers": [{"worker": "a", "state": "ok", "reason": ""}],
+    "without_topic": False, "per_second": 2.5, "failure": "", "failed_at": "", "answers": {}, "outcomes": {}, "latency": {},
+    "workers": [{"worker": "a", "state": "ok", "reason": ""}],
 }  # fmt: skip
 VOID = {"meta", "link", "input", "img", "br"}
 
@@ -134,7 +135,7 @@ def test_nothing_that_somebody_types_becomes_a_part_of_the_page():
     group = {"reason": EVIL, "place": EVIL, "destination": EVIL, "letters": 1}
     letter = dict.fromkeys(api.Letter.__annotations__, EVIL) | {"attempts": 1, "origin": {EVIL: EVIL}}
     there = dict.fromkeys(api.Destination.__annotations__, EVIL) | {
-        **dict.fromkeys(("waiting", "in_flight", "parked", "lag", "oldest", "spent", "rate", "max_age"), 1),
+        **dict.fromkeys(("waiting", "in_flight", "parked", "lag", "oldest", "spent", "rate", "max_age", "per_second"), 1),
         "paused": True, "answers": {EVIL: 1}, "outcomes": {EVIL: 1}, "latency": {EVIL: 1.0}, "guard": [EVIL],
         "workers": [{"worker": EVIL, "state": EVIL, "reason": EVIL}, {"worker": "b", "state": "ok", "reason": ""}],
     }  # fmt: skip
@@ -258,7 +259,14 @@ def test_a_destination_that_is_paused_can_be_resumed_and_says_who_paused_it():
 
 
 def test_each_number_of_a_destination_leads_to_what_it_counts():
-    there = STANDS | {"waiting": 5, "in_flight": 2, "lag": 7, "answers": {"0": 3, "429": 4}, "latency": {"p50": 0.1}}
+    there = STANDS | {
+        "waiting": 5,
+        "in_flight": 2,
+        "lag": 7,
+        "answers": {"0": 3, "429": 4},
+        "latency": {"p50": 0.1},
+        "failed_at": iso(START),
+    }
 
     text = render("destinations.html", destinations={"ads": there}, workers_asked=1, workers_silent=0)
 
@@ -270,6 +278,7 @@ def test_each_number_of_a_destination_leads_to_what_it_counts():
         "answers?status=0": "3 × none",
         "answers?status=429": "4 × 429",
         "answers?slowest=yes": "p50 100 ms",
+        "answers": "<time>2026-11-23 08:00:00.000</time>",
     }.items():
         assert f'<a href="/destinations/ads/{where}">{told}</a>' in text
 
