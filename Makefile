@@ -48,7 +48,7 @@ SEED ?= 1
 faults: setup ## N runs of the fault harness from SEED on, a line each in docs/reliability.jsonl
 	$(BIN)/python -m tests.faults --runs $(N) --seed $(SEED) $(ARGS); status=$$?; $(BIN)/python docs/generate.py; exit $$status
 
-BENCHES = dedup kafka_streams pipeline latency soak scale state backlog isolation
+BENCHES = dedup kafka_streams pipeline latency soak scale collector sink_meta sink_ga4 state view backlog isolation
 bench: setup ## all of them, into docs/performance.md; ARGS=--quick for a short look that writes nothing
 	@for bench in $(BENCHES); do $(BIN)/python bench/$$bench.py $(or $(ARGS),--write) || exit 1; done
 

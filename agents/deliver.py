@@ -39,6 +39,7 @@ from app.guard import Guard
 from app.lossless import Batch, Lost, Rows, die
 from app.outcome_rows import ASKED, HOURS, NAME, NUDGE, PARKED, UNCLEAR
 from app.prepare import NO_NAME, Final, Prepared, prepare
+from app.recent import Recent
 from app.sending import Sender
 from app.trace import Exchange
 from sinks._base import Accepted, Delivered, Halt, Payload, Request, Retry, Sink
@@ -118,6 +119,7 @@ class Deliver:
         self.sender = Sender(name, settings, sink, pipeline.tokens, pipeline.http, self.clock)
         self.checks = Checks(name, sink.check_share, self.clock)
         self.guard = Guard(settings.guard)
+        self.recent = Recent()
         self.turned = 0  # turns of the loop
         self._looked = -math.inf  # steady time
         self._generation = -1
@@ -160,6 +162,12 @@ class Deliver:
         aside = {key for _, key in resting}
         first = heapq.nsmallest(most, itertools.chain(queued, resting))
         return len(queued) + len(resting), [{"key": key, "time": at, "set_aside": key in aside} for at, key in first]
+
+    def under_way(self, most: int) -> tuple[int, list[Json]]:
+        """The same of events that are in requests now."""
+        queued = {job.key for job in self.queue}
+        jobs = [(job.event["time"], job.key) for job in self._jobs.values() if job.key not in queued]
+        return len(jobs), [{"key": key, "time": at, "set_aside": False} for at, key in heapq.nsmallest(most, jobs)]
 
     def held(self, partition: int) -> bool:
         """Does it stand still on purpose, by a halt or between attempts? Then that is nothing to restart for."""
@@ -475,6 +483,7 @@ class Deliver:
             if generation != self._generation:
                 raise Lost("other partitions by now")
             outcomes, notes = exchange.outcomes, self._notes(jobs, exchange)
+            self.recent.note(outcomes, self.clock.unix())
             settled = self.queue.settle(jobs, outcomes, usage=exchange.usage)
             self._told()
             if any(isinstance(one, Delivered | Accepted) for one in outcomes) and self.checks.begin():

@@ -13,13 +13,13 @@ know what they have had.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from agents.normalize import record_time
 from app import control, dead_letter, forget, intake, keys, reading, records, registry, schemas, shape, topics
@@ -79,35 +79,51 @@ class Told:
         return {k: v for k, v in said.items() if v} | {"replayed": not self.why, "why": self.why}
 
 
-async def load(settings: Settings) -> Letters:
-    """Every letter, by its newest record. Raises Unavailable."""
-    found: dict[str, Filed] = {}
+async def load(settings: Settings, wanted: Callable[[Filed], bool] = lambda _: True) -> Letters:
+    """Every letter, or those that are wanted, by its newest record. Raises Unavailable."""
     async with records.reader(settings) as consumer:
-        partitions = range(settings.kafka.partitions)
-        async for record in records.everything(consumer, topics.names(settings).dead, partitions):
-            if letter := dead_letter.read(record.key, record.value):
-                found[letter.id] = letter
+        return await _load(settings, consumer, wanted, None)
+
+
+async def newest(settings: Settings, most: int) -> tuple[Letters, bool]:
+    """(the letters of so many records, the last ones; are these all records?). Raises Unavailable."""
+    topic, count = topics.names(settings).dead, settings.kafka.partitions
+    tps = [TopicPartition(topic, p) for p in range(count)]
+    each = max(1, most // count)
+    async with records.reader(settings) as consumer:
+        found = await _load(settings, consumer, lambda _: True, each)
+        begins, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+    return found, all(ends[tp] - begins[tp] <= each for tp in tps)
+
+
+async def _load(
+    settings: Settings, consumer: AIOKafkaConsumer, wanted: Callable[[Filed], bool], each: int | None
+) -> Letters:
+    found: dict[str, Filed] = {}
+    partitions = range(settings.kafka.partitions)
+    async for record in records.everything(consumer, topics.names(settings).dead, partitions, newest=each):
+        letter = dead_letter.read(record.key, record.value)
+        if letter and wanted(letter):
+            found[letter.id] = letter
     return found
 
 
 async def of_event(settings: Settings, key: bytes, destination: str) -> tuple[list[Filed], Letters]:
-    """(letters that wait of this conversion at a destination, all letters). Those whose record is gone are left out.
-
-    Raises Unavailable.
+    """(letters that wait of this conversion at a destination, all that wait of its partition there). Those whose record is gone
+    are left out. Raises Unavailable.
     """
-    known = await load(settings)
     topic, p = topics.names(settings).to(destination), keys.partition(keys.parts(key)[0], settings.kafka.partitions)
-    maybe = [
-        letter
-        for letter in known.values()
-        if letter.stage == "deliver" and letter.destination == destination and not letter.state
-        and (letter.origin.get("topic"), letter.origin.get("partition")) == (topic, p)
-    ]  # fmt: skip
-    offsets = {letter.origin["offset"] for letter in maybe}
+
+    def maybe(letter: Filed) -> bool:
+        place = letter.origin.get("topic"), letter.origin.get("partition")
+        return letter.stage == "deliver" and letter.destination == destination and place == (topic, p)
+
+    known = {name: letter for name, letter in (await load(settings, maybe)).items() if not letter.state}
+    offsets = {letter.origin["offset"] for letter in known.values()}
     async with records.reader(settings) as consumer:
         wanted = {TopicPartition(topic, p): offsets} if offsets else {}
         its = {record.offset async for record in records.single(consumer, wanted) if record.key == key}
-    return [letter for letter in maybe if letter.origin["offset"] in its], known
+    return [letter for letter in known.values() if letter.origin["offset"] in its], known
 
 
 async def drop(settings: Settings, letters: Iterable[Filed], by: str) -> None:

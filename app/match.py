@@ -69,6 +69,10 @@ class Quality:
         """The events of this name that do not carry the key; the newest first."""
         return [one for one in self.of(name) if key not in one.carried][::-1]
 
+    def skipped(self, name: str, why: str) -> list[One]:
+        """The events of this name that the platform does not get for this reason; the newest first."""
+        return [one for one in self.events if one.event_name == name and one.skipped == why][::-1]
+
     def as_json(self) -> Json:
         return {
             "keys": [key.name for key in self.keys],
@@ -161,6 +165,17 @@ def lint(found: Quality) -> list[Json]:
             elif not carried and not told and not key.of_click and key.fields[0].startswith("user."):
                 said.append(_says(name, key, "never there: can the server's event tell it?"))
     return said
+
+
+def together(lint_: Iterable[Json]) -> list[tuple[list[str], list[str], str]]:
+    """(events, identifiers, text): what is the same of several is said once."""
+    keys: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for one in lint_:
+        keys[one["event"], one["text"]].append(one["key"])
+    events: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
+    for (event, text), its in keys.items():
+        events[text, tuple(its)].append(event)
+    return [(names, list(its), text) for (text, its), names in events.items()]
 
 
 def _says(name: str, key: MatchKey, text: str) -> Json:

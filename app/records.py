@@ -20,6 +20,7 @@ POLL = 0.5  # seconds
 SILENCE = 30.0  # seconds without a record that is there: Kafka is away (its client says nothing, it tries again)
 HEARD_OF = 2.0  # seconds after which a topic that no broker knows is none
 NEAR = 1000  # records that are rather read than jumped over
+TURN = 500  # records after which whatever else runs in this process has its turn
 
 Write = Callable[[intake.Rows], Awaitable[None]]
 
@@ -97,11 +98,16 @@ async def written_since(
 
 
 async def everything(
-    consumer: AIOKafkaConsumer, topic: str, partitions: Iterable[int], since: int | None = None
+    consumer: AIOKafkaConsumer,
+    topic: str,
+    partitions: Iterable[int],
+    since: int | None = None,
+    newest: int | None = None,
 ) -> AsyncIterator[Any]:
     """Every record that these partitions have now, in order within each. Raises Unavailable when there is no such topic.
 
-    With `since` from the first one on that was written at that time, in Unix milliseconds, or later.
+    With `since` from the first one on that was written at that time, in Unix milliseconds, or later; with `newest` no more than
+    so many of the offsets of each partition, the last ones.
     """
     await must_exist(consumer._client, topic)
     tps = [TopicPartition(topic, p) for p in partitions]
@@ -111,12 +117,18 @@ async def everything(
     if since is not None:
         for tp, first in (await written_since(consumer, since, ends)).items():
             consumer.seek(tp, first)
+    if newest is not None:
+        for tp in tps:
+            if await consumer.position(tp) < ends[tp] - newest:
+                consumer.seek(tp, ends[tp] - newest)
     left = [tp for tp in tps if await consumer.position(tp) < ends[tp]]
     while left:
         for tp, records in (await _some(consumer, left)).items():
-            for record in records:
+            for number, record in enumerate(records, 1):
                 if record.offset < ends[tp]:
                     yield record
+                if number % TURN == 0:
+                    await asyncio.sleep(0)
         left = [tp for tp in left if await consumer.position(tp) < ends[tp]]
 
 

@@ -49,24 +49,29 @@ async def create(brokers: str, names: Iterable[str], partitions: int = PARTITION
 
 async def fill(brokers: str, topic: str, records: Iterable[Record]) -> int:
     """Returns the number of records."""
-    count, builders, sent = 0, dict[int, Any](), list[Any]()
+    return await fill_all(brokers, ((topic, record) for record in records))
+
+
+async def fill_all(brokers: str, records: Iterable[tuple[str, Record]]) -> int:
+    """The same of several topics: (topic, record)."""
+    count, builders, sent = 0, dict[tuple[str, int], Any](), list[Any]()
     async with AIOKafkaProducer(bootstrap_servers=brokers, acks="all", max_batch_size=512 * 1024) as producer:
 
-        async def ship(p: int) -> None:
-            builder = builders.pop(p)
+        async def ship(topic: str, p: int) -> None:
+            builder = builders.pop((topic, p))
             builder.close()
             sent.append(await producer.send_batch(builder, topic, partition=p))
 
-        for count, (p, key, value) in enumerate(records, 1):  # noqa: B007
+        for count, (topic, (p, key, value)) in enumerate(records, 1):  # noqa: B007
             now = int(time.time() * 1000)
-            if p not in builders:
-                builders[p] = producer.create_batch()
-            if builders[p].append(key=key, value=value, timestamp=now) is None:
-                await ship(p)
-                builders[p] = producer.create_batch()
-                builders[p].append(key=key, value=value, timestamp=now)
-        for p in list(builders):
-            await ship(p)
+            if (topic, p) not in builders:
+                builders[topic, p] = producer.create_batch()
+            if builders[topic, p].append(key=key, value=value, timestamp=now) is None:
+                await ship(topic, p)
+                builders[topic, p] = producer.create_batch()
+                builders[topic, p].append(key=key, value=value, timestamp=now)
+        for place in list(builders):
+            await ship(*place)
         await asyncio.gather(*sent)
     return count
 

@@ -263,6 +263,7 @@ class DeadLetters(TypedDict):
     total: int
     groups: list[Group]
     letters: Annotated[list[Letter], _doc("The newest 200 at most, the newest first")]
+    whole: Annotated[bool, _doc("Is it of all records? Else of the newest 30,000")]
 
 
 class OneLetter(TypedDict):
@@ -330,6 +331,9 @@ class Destination(TypedDict):
     oldest: Annotated[float, _doc("Seconds since the oldest waiting event happened; 0: none waits")]
     spent: Annotated[float, _doc("The largest part of its maximum age that a waiting event has waited")]
     without_topic: bool
+    per_second: Annotated[float, _doc("Events that it took, over the last minute")]
+    failure: Annotated[str, _doc("Why it did not take an event, the last time; empty: none failed yet")]
+    failed_at: Annotated[str, _doc("When that was, in ISO 8601, UTC")]
     answers: Annotated[dict[str, int], _doc("Requests by HTTP status; 0: no answer")]
     outcomes: dict[str, int]
     latency: Annotated[dict[str, float | None], _doc("p50, p95, p99 in seconds, at most; null: over 10 s")]
@@ -350,17 +354,51 @@ class Waits(TypedDict):
     event_name: str
     apart: str
     name: Annotated[str, _doc("The platform's name for the event")]
-    time: Annotated[_When, _doc("When it happened")]
+    time: Annotated[_When, _doc("When it happened; in its topic, when it was queued")]
     set_aside: Annotated[bool, _doc("It failed while others passed, and no longer holds them up")]
 
 
 class Waiting(TypedDict):
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     destination: str
+    which: Annotated[
+        Literal["waiting", "under_way", "unfinished"],
+        _doc(
+            "Those that wait at workers, those in requests, or those that its topic has, which no worker is asked for"
+        ),
+    ]
     total: int
     events: Annotated[list[Waits], _doc("Those that happened first; 200 at most")]
     workers_asked: int
     workers_silent: int
+
+
+class Answered(TypedDict):
+    """To a request, of one of the events that it had."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    id: str
+    site: str
+    event_name: str
+    apart: str
+    at: Annotated[_When, _doc("When it was sent")]
+    status: Annotated[int, _doc("Of HTTP; 0: there was no answer")]
+    seconds: float
+    attempt: Annotated[int, _doc("Counted from 1")]
+    events: Annotated[int, _doc("Of the request")]
+    outcome: str
+    reason: str
+
+
+class Answers(TypedDict):
+    """Of the newest 10,000 answers that are kept, of all destinations together."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    destination: str
+    status: int | None
+    slowest: Annotated[bool, _doc("The slowest first; else the newest")]
+    total: int
+    answers: Annotated[list[Answered], _doc("200 at most")]
 
 
 class Ordered(TypedDict):
@@ -486,7 +524,10 @@ class MatchQuality(TypedDict):
     lint: Annotated[list[Lint], _doc("What could be better")]
     event: str
     without: str
-    total: Annotated[int, _doc("Events of this name without this identifier")]
+    skipped: str
+    total: Annotated[
+        int, _doc("Events of this name: without this identifier, or skipped for this reason, or all that count")
+    ]
     ids: Annotated[list[str], _doc("The newest 100 of them")]
 
 
@@ -800,14 +841,33 @@ class MetList(TypedDict):
     conversions: Annotated[list[Met], _doc("The newest 200 at most, the newest first")]
 
 
+class Held(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    id: str
+    site: str
+    event_name: str
+    apart: str
+    partition: int
+    until: Annotated[_When, _doc("When it ends, if no other copy comes before")]
+
+
+class HeldList(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    partition: int | None
+    total: int
+    holds: Annotated[list[Held], _doc("200 at most, those that end first")]
+    workers_asked: int
+    workers_silent: int
+
+
 #: Name in the document -> type.
 TYPES: Mapping[str, Any] = {
     "Problem": Problem, "Index": Index, "Journey": Journey, "Audited": Audited, "Replayed": Replayed, "ReplayForm": ReplayForm,
     "DeadLetters": DeadLetters, "OneLetter": OneLetter, "Work": Work, "LettersForm": LettersForm, "Destinations": Destinations,
-    "Waiting": Waiting, "Ordered": Ordered, "OrderForm": OrderForm, "MatchQuality": MatchQuality,
+    "Waiting": Waiting, "Answers": Answers, "Ordered": Ordered, "OrderForm": OrderForm, "MatchQuality": MatchQuality,
     "Config": Config, "Trial": Trial, "TrialForm": TrialForm,
     "Look": Look, "LookList": LookList, "ReconcileForm": ReconcileForm,
-    "LiveNow": LiveNow, "DedupHealth": DedupHealth, "MetList": MetList,
+    "LiveNow": LiveNow, "DedupHealth": DedupHealth, "MetList": MetList, "HeldList": HeldList,
 }  # fmt: skip
 
 
@@ -841,7 +901,16 @@ _LETTERS = [
 _MATCHED = [
     _query("event", "List events of this name"),
     _query("without", "that do not carry this identifier"),
+    _query("skipped", "or that the platform does not get for this reason"),
 ]
+_ON_ITS_WAY = _query(
+    "which", "What waits (the default), is in requests, or is in its topic", enum=["waiting", "under_way", "unfinished"]
+)
+_ANSWERED = [
+    _query("status", "Only answers with this status; 0: those that did not come", pattern="^[0-9]{1,3}$"),
+    _query("slowest", "yes: the slowest first", enum=["yes"]),
+]
+_HELD = [_query("partition", "Only holds of this partition", pattern="^[0-9]+$")]
 _ORDERS = [
     _query("class", "The orders of this class"),
     _query("day", "Those of this day; none: those without one"),
@@ -914,6 +983,9 @@ def document() -> Json:
                 )
             },
             "/dedup/list.json": {"get": _operation("The conversions behind a number of it", "MetList", _MET)},
+            "/dedup/held.json": {
+                "get": _operation("Conversions that wait for copies, at all workers", "HeldList", _HELD)
+            },
             "/destinations.json": {"get": _operation("How destinations do, at all workers", "Destinations")},
             "/destinations/{name}/pause": {
                 "post": _operation(
@@ -936,7 +1008,15 @@ def document() -> Json:
             },
             "/destinations/{name}/waiting.json": {
                 "get": _operation(
-                    "What is on its way there, at all workers", "Waiting", [_path("name")], more={"400": "Problem"}
+                    "What is on its way there, at all workers",
+                    "Waiting",
+                    [_path("name"), _ON_ITS_WAY],
+                    more={"400": "Problem"},
+                )
+            },
+            "/destinations/{name}/answers.json": {
+                "get": _operation(
+                    "What it answered lately", "Answers", [_path("name"), *_ANSWERED], more={"400": "Problem"}
                 )
             },
             "/dead.json": {

@@ -13,7 +13,7 @@ import orjson
 from pydantic import BaseModel
 
 from app.events import Json
-from app.settings import Settings
+from app.settings import DEFAULT_RULES, Settings
 
 #: What workers of one configuration may differ in.
 OWN = ("view.port", "view.host", "view.advertise", "worker.data_dir")
@@ -25,12 +25,24 @@ def rows(settings: Settings) -> list[Json]:
     """Every setting: its path, its value as text, and whether somebody gives it or it is a default."""
     found = {
         path: {"setting": path, "value": shown(value), "given": given}
-        for path, value, given in _leaves(settings, "", given=True)
+        for path, value, given in _all(settings)
         if value not in ({}, None) or given
     }
     # the environment may name others than the file does
     found["kafka.brokers"] |= {"value": shown(settings.brokers)}
     return list(found.values())
+
+
+def _all(settings: Settings) -> Iterator[tuple[str, Any, bool]]:
+    for name in type(settings).model_fields:
+        if name != "events":
+            given = name in settings.model_fields_set
+            yield from _leaves(getattr(settings, name), name, given=given)
+            continue
+        for event, rule in settings.rules.items():  # those that are in effect without a word in the file, too
+            usual = DEFAULT_RULES.get(event)
+            for path, value, given in _leaves(rule, f"events.{event}", given=event in settings.events):
+                yield path, value, given and value != getattr(usual, path.rpartition(".")[2], None)
 
 
 def _leaves(value: Any, path: str, *, given: bool) -> Iterator[tuple[str, Any, bool]]:

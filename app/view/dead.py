@@ -6,7 +6,6 @@ What a letter is, and what replaying and dropping one means, is in app/letters.p
 import asyncio
 import contextlib
 import secrets
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,13 +19,15 @@ from app.errors import CapistreamError, Unavailable
 from app.events import Json
 from app.letters import Letters, Told, Wanted
 from app.settings import Settings
+from app.view.fresh import Fresh
 from app.view.lookup import iso
 
 log = structlog.get_logger()
 
 MOST = 200  # letters that a page shows
-FRESH = 5.0  # seconds for which all letters are not read again
-PATIENCE = 20.0  # seconds to read all of them
+READ = 30_000  # records of which the pages know the letters: a second, and 60 MB for a minute
+FRESH = 5.0  # seconds for which they are not read again
+PATIENCE = 20.0  # seconds to read them
 AT_ONCE = 1.5  # seconds within which most work is done, and nobody has to look how far it is
 WORKS = 20  # pieces of work whose end is remembered
 
@@ -47,27 +48,24 @@ def wanted(query: Mapping[str, str], ids: Sequence[str] = ()) -> Wanted:
     )
 
 
-def overview(known: Letters, meant: Wanted) -> Json:
-    """Those that are meant, the newest first and not too many, and how many there are of which kind."""
+def overview(known: Letters, meant: Wanted, *, whole: bool = True) -> Json:
+    """Those that are meant, the newest first and not too many, and how many there are of which kind. `whole`: are these all?"""
     chosen = meant.of(known)
-    groups = Counter((one.reason, place(one)) for one in chosen)
+    groups, there = Counter((one.reason, place(one)) for one in chosen), {one.destination for one in chosen}
     return {
         "total": len(chosen),
         "groups": [
             {
                 "reason": reason,
                 "place": where,
-                "destination": where if where in _destinations(chosen) else "",
+                "destination": where if where in there else "",
                 "letters": count,
             }
             for (reason, where), count in groups.most_common(MOST)
         ],
         "letters": [as_json(one) for one in chosen[: -MOST - 1 : -1]],
+        "whole": whole,
     }
-
-
-def _destinations(chosen: Sequence[Filed]) -> set[str]:
-    return {one.destination for one in chosen if one.destination}
 
 
 def place(letter: Filed) -> str:
@@ -124,22 +122,32 @@ class Desk:
     def __init__(self, settings: Settings, aside: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         """`aside` lets a coroutine run beside everything else."""
         self._settings, self._aside = settings, aside
-        self._known: Letters = {}
-        self._read_at = float("-inf")
-        self._reading = asyncio.Lock()
+        self._letters = Fresh(self._read, FRESH)
         self._works: dict[str, Work] = {}
 
-    async def all(self, *, fresh: bool = False) -> Letters:
-        """Every letter, as of a few seconds ago, or as of now. Raises Unavailable."""
-        async with self._reading:
-            if fresh or time.monotonic() - self._read_at > FRESH:
-                try:
-                    async with asyncio.timeout(PATIENCE):
-                        self._known = await letters.load(self._settings)
-                except TimeoutError:
-                    raise Unavailable("Kafka did not give all dead letters in time") from None
-                self._read_at = time.monotonic()
-            return self._known
+    async def newest(self, ids: Sequence[str] = (), *, anew: bool = False) -> tuple[Letters, bool]:
+        """(the letters, are these all there are?), as of a few seconds ago, or as of now. Those that are named, by how their ids
+        begin, are among them, however old they are. Raises Unavailable.
+        """
+        known, whole = await self._letters.get(anew=anew)
+        if not whole:
+            old = tuple(one for one in ids if one not in known and not any(name.startswith(one) for name in known))
+            if old:
+                known = {**await letters.load(self._settings, lambda letter: letter.id.startswith(old)), **known}
+        return known, whole
+
+    async def _read(self) -> tuple[Letters, bool]:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await letters.newest(self._settings, READ)
+        except TimeoutError:
+            raise Unavailable("Kafka did not give the dead letters in time") from None
+
+    async def overview(self, meant: Wanted) -> Json:
+        """Raises Unavailable, and CapistreamError."""
+        known, whole = await self.newest(meant.ids)
+        # in a thread, as the worker has other work meanwhile
+        return await asyncio.to_thread(overview, known, meant, whole=whole)
 
     def work(self, name: str) -> Work | None:
         return self._works.get(name)
@@ -166,7 +174,8 @@ class Desk:
             log.exception("view.work_failed", work=work.id)
             work.failed = type(exc).__name__
         finally:
-            work.finished, self._read_at = True, float("-inf")
+            work.finished = True
+            self._letters.forget()
             over.set()
 
     async def _do(self, what: Do, chosen: Sequence[Filed], known: Letters, by: str) -> AsyncIterator[Told]:

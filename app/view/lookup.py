@@ -44,7 +44,7 @@ def here(pipeline: "Pipeline", wanted: str) -> Json:
 
 def _in_partition(pipeline: "Pipeline", p: int, prefix: bytes) -> dict[bytes, Json]:
     wanted = {key for key, _ in islice(pipeline.seen.items(p, prefix), MOST)}
-    for alias, row in pipeline.seen.items(p, ALIAS + prefix):
+    for alias, row in islice(pipeline.seen.items(p, ALIAS + prefix), MOST):
         _, site, name = keys.parts(alias.removeprefix(ALIAS))
         wanted.add(keys.SEPARATOR.join((orjson.loads(row)["="], site, name)).encode())
     ordered = sorted(wanted)
@@ -144,8 +144,11 @@ def _waiting(deliver: "Deliver", p: int, key: bytes, event_name: str) -> Iterato
 
 
 def _stopped(deliver: "Deliver", said: Json) -> Json:
-    """The same, where the destination as a whole stands still."""
-    return {**said, "state": "halted", "reason": deliver.halted} if deliver.halted else said
+    """The same, where the destination as a whole stands still, or is slow: that is why it waits."""
+    if deliver.halted:
+        return {**said, "state": "halted", "reason": deliver.halted}
+    _, why = deliver.queue.standing_now()
+    return {**said, "reason": why} if why else said
 
 
 def _origin(place: str) -> Json:

@@ -1,19 +1,19 @@
 """The newest merged events, and the newest copies of which they are made, as Kafka has them: a sample for pages to count in."""
 
 import asyncio
-import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 from app import records, shape, topics
 from app.erasure import Forgotten
 from app.errors import Unavailable
 from app.events import Event, Json
 from app.settings import Settings
+from app.view.fresh import Fresh
 from app.view.lookup import iso
 
 CONVERSIONS = 2000  # at most, of all partitions together
@@ -40,21 +40,18 @@ class Sample:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._read = Newest((), ())
-        self._read_at = float("-inf")
-        self._reading = asyncio.Lock()
+        self._fresh = Fresh(self._read, FRESH)
+
+    async def _read(self) -> Newest:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await _read(self._settings)
+        except TimeoutError:
+            raise Unavailable("Kafka did not give the newest events in time") from None
 
     async def newest(self, forgotten: Forgotten) -> Newest:
         """Without events of people who are `forgotten`. Raises Unavailable."""
-        async with self._reading:
-            if time.monotonic() - self._read_at > FRESH:
-                try:
-                    async with asyncio.timeout(PATIENCE):
-                        self._read = await _read(self._settings)
-                except TimeoutError:
-                    raise Unavailable("Kafka did not give the newest events in time") from None
-                self._read_at = time.monotonic()
-            found = self._read
+        found = await self._fresh.get()
         kept = [event for event in found.conversions if not forgotten.of(event)]
         return Newest(kept, found.copies, found.since, found.until)
 
@@ -62,32 +59,27 @@ class Sample:
 async def _read(settings: Settings) -> Newest:
     names = topics.names(settings)
     async with records.reader(settings) as consumer:
-        merged = await _last(consumer, settings, names.conversions, CONVERSIONS)
-        reported = await _last(consumer, settings, names.events, COPIES)
+        merged = [one async for one in last(consumer, settings, names.conversions, CONVERSIONS)]
+        reported = [one async for one in last(consumer, settings, names.events, COPIES)]
     latest = {key: (at, event) for at, key, value in merged if (event := _merged(value))}
     conversions = sorted(latest.values(), key=lambda one: one[0])
     copies: list[Any] = [value for _, key, value in reported if key is not None and shape.is_copy(key, value)]
-    first, last = (conversions[0][0], conversions[-1][0]) if conversions else (0, 0)
-    return Newest([event for _, event in conversions], copies, first, last)
+    since, until = (conversions[0][0], conversions[-1][0]) if conversions else (0, 0)
+    return Newest([event for _, event in conversions], copies, since, until)
 
 
-async def _last(
+async def last(
     consumer: AIOKafkaConsumer, settings: Settings, topic: str, most: int
-) -> list[tuple[int, bytes | None, Json]]:
-    """(when it was written, key, JSON) of the newest records of each partition, as many of each. Raises Unavailable."""
-    await records.must_exist(consumer._client, topic)
-    tps = [TopicPartition(topic, p) for p in range(settings.kafka.partitions)]
-    ends, each = await consumer.end_offsets(tps), max(1, most // len(tps))
-    wanted = {tp: range(max(0, ends[tp] - each), ends[tp]) for tp in tps}
-    found = []
-    async for record in records.single(consumer, wanted):
+) -> AsyncIterator[tuple[int, bytes | None, Json]]:
+    """(when it was written, key, JSON object) of the newest records of each partition, as many of each. Raises Unavailable."""
+    count = settings.kafka.partitions
+    async for record in records.everything(consumer, topic, range(count), newest=max(1, most // count)):
         try:
             value = orjson.loads(record.value or b"")
         except orjson.JSONDecodeError:
             continue
         if isinstance(value, dict):
-            found.append((record.timestamp, record.key, value))
-    return found
+            yield record.timestamp, record.key, value
 
 
 def _merged(said: Json) -> Event | None:

@@ -1,17 +1,20 @@
 """The page about dedup: how copies meet, what it did with them, its clocks, and its state at all workers."""
 
 import asyncio
+import heapq
 import time
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from app import metrics
 from app.events import Json
-from app.keys import parts
+from app.keys import apart, parts
 from app.lossless import Lost
 from app.settings import EventRule
 from app.view import charts, pairs, peers, tail
+from app.view.fresh import Fresh
 from app.view.lookup import iso
 from app.view.pairs import Meeting
 from app.view.site import Call, Page, Site, as_json
@@ -32,23 +35,22 @@ class Dedup:
     def __init__(self, pipeline: "Pipeline", site: Site) -> None:
         self.pipeline, self.site = pipeline, site
         self._began = int(time.time() * 1000)
-        self._reading = asyncio.Lock()
-        self._read_at = float("-inf")
-        self._judged: Judged = {}
-        self._window: Json = {}
+        self._newest = Fresh(self._read, FRESH)
 
     def routes(self) -> list[web.RouteDef]:
         return [
             self.site.route("GET", "/dedup{json:(\\.json)?}", "viewer", self.page),
             self.site.route("GET", "/dedup/list{json:(\\.json)?}", "viewer", self.listed),
+            self.site.route("GET", "/dedup/held{json:(\\.json)?}", "viewer", self.held),
             self.site.peers("/local/dedup.json", self.local),
+            self.site.peers("/local/dedup/held.json", self.local_held),
         ]
 
     # -- pages
 
     async def page(self, call: Call) -> Page:
         asked = _seconds(call.request.query.get("hold", ""))
-        judged, rule = await self._newest(), self.pipeline.settings.rule
+        (judged, window), rule = await self._newest.get(), self.pipeline.settings.rule
         names = sorted(judged, key=lambda name: (not rule(name).expect, -len(judged[name])))
         # in a thread, as the worker has other work meanwhile
         events = await asyncio.to_thread(
@@ -58,7 +60,7 @@ class Dedup:
         told = [(peers.address(self.pipeline), self._here())]
         told += [(worker, answer) for worker, answer in answers.items() if answer is not None]
         said: Json = {
-            "window": self._window,
+            "window": window,
             "events": events,
             "events_left_out": max(0, len(names) - MOST),
             "counted": self._counted([one for _, one in told]),
@@ -82,13 +84,14 @@ class Dedup:
         longer = _seconds(query["longer"])
         rule = self.pipeline.settings.rule(query["event"])
         expect = rule.expect
+        judged, window = await self._newest.get()
         found = [
             (what, one)
-            for what, one in (await self._newest()).get(query["event"], ())
+            for what, one in judged.get(query["event"], ())
             if _is_meant(what, one, query["what"], rule) and (longer is None or _longer(what, one.gap(expect), longer))
         ]
         said = {
-            "window": self._window,
+            "window": window,
             "event": query["event"],
             "what": query["what"],
             "longer": longer,
@@ -97,29 +100,55 @@ class Dedup:
         }
         return Page("dedup_list.html", said)
 
-    async def _newest(self) -> Judged:
-        """As of a few seconds ago. Raises Unavailable."""
-        async with self._reading:
-            if time.monotonic() - self._read_at > FRESH:
-                found = await tail.read(self.pipeline.settings)
-                self._judged = await asyncio.to_thread(
-                    lambda: pairs.judged(
-                        pairs.meetings(found.copies), self.pipeline.settings.rule, found.since, found.until
-                    )
-                )
-                self._window = {
-                    "copies": len(found.copies),
-                    "conversions": sum(map(len, self._judged.values())),
-                    "since": iso(min((copy.received for copy in found.copies), default=found.until)),
-                    "until": iso(found.until),
-                    "whole": found.since == 0,
-                    "read": found.read,
-                    "partitions": found.partitions,
-                }
-                self._read_at = time.monotonic()
-            return self._judged
+    async def _read(self) -> tuple[Judged, Json]:
+        """The newest copies, and what they are. Raises Unavailable."""
+        found = await tail.read(self.pipeline.settings)
+        # in a thread, as the worker has other work meanwhile
+        judged = await asyncio.to_thread(
+            lambda: pairs.judged(pairs.meetings(found.copies), self.pipeline.settings.rule, found.since, found.until)
+        )
+        return judged, {
+            "copies": len(found.copies),
+            "conversions": sum(map(len, judged.values())),
+            "since": iso(min((copy.received for copy in found.copies), default=found.until)),
+            "until": iso(found.until),
+            "whole": found.since == 0,
+            "read": found.read,
+            "partitions": found.partitions,
+        }
+
+    async def held(self, call: Call) -> Page:
+        """What waits for copies now, at all workers, or of one partition; what ends first is first."""
+        asked = call.request.query.get("partition", "")
+        partition = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 6 else None
+        path = "/local/dedup/held.json" + ("" if partition is None else f"?partition={partition}")
+        answers = await peers.ask(self.pipeline, self.site.access, path)
+        told = [self._held(partition), *filter(None, answers.values())]
+        holds = sorted((one for some in told for one in some["holds"]), key=itemgetter("until"))
+        said: Json = {
+            "partition": partition,
+            "total": sum(one["total"] for one in told),
+            "holds": holds[:LISTED],
+            "workers_asked": 1 + len(answers),
+            "workers_silent": sum(answer is None for answer in answers.values()),
+        }
+        return Page("held.html", said)
 
     # -- what workers know
+
+    async def local_held(self, request: web.Request) -> web.Response:
+        """For the other workers."""
+        asked = request.query.get("partition", "")
+        return as_json(self._held(int(asked) if asked else None))
+
+    def _held(self, partition: int | None) -> Json:
+        open_ = [
+            (hold.deadline, key, p)
+            for p, one in self.pipeline.dedup.partitions.items()
+            if partition in (None, p)
+            for key, hold in one.open.items()
+        ]
+        return {"total": len(open_), "holds": [_hold(*one) for one in heapq.nsmallest(LISTED, open_)]}
 
     async def local(self, _request: web.Request) -> web.Response:
         """For the other workers."""
@@ -247,6 +276,12 @@ def _chart(one: Json) -> charts.Bars:
     return charts.bars(
         "Pairs by the time between their copies", values, [span(edge) if edge else "longer" for edge in edges]
     )
+
+
+def _hold(deadline: int, key: bytes, partition: int) -> Json:
+    id_, site, name = parts(key)
+    said = {"id": id_, "site": site, "event_name": name, "apart": apart(key)}
+    return said | {"partition": partition, "until": iso(deadline)}
 
 
 def _seconds(text: str) -> float | None:

@@ -1,4 +1,4 @@
-"""The page about destinations: how each does at all workers, pause and resume."""
+"""The pages about destinations: how each does at all workers, what waits and what was answered, pause and resume."""
 
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -10,7 +10,8 @@ from app import control, destinations
 from app.control import Order
 from app.errors import CapistreamError
 from app.events import Json
-from app.view import peers, standing
+from app.view import answers, backlog, peers, standing
+from app.view.answers import Lately
 from app.view.audit import Deed
 from app.view.lookup import iso
 from app.view.site import HEADERS, Call, Page, Site, as_json
@@ -26,27 +27,29 @@ SHOWN = 200  # waiting events, on a page
 class Destinations:
     def __init__(self, pipeline: "Pipeline", site: Site) -> None:
         self.pipeline, self.site, self.audit = pipeline, site, site.audit
+        self.lately = Lately(pipeline.settings)
 
     def routes(self) -> list[web.RouteDef]:
         return [
             self.site.route("GET", "/destinations{json:(\\.json)?}", "viewer", self.all),
             self.site.route("POST", "/destinations/{name}/{do:pause|resume}", "operator", self.order),
             self.site.route("GET", "/destinations/{name}/waiting{json:(\\.json)?}", "viewer", self.waiting),
+            self.site.route("GET", "/destinations/{name}/answers{json:(\\.json)?}", "viewer", self.answered),
             self.site.peers("/local/destinations.json", self.local),
             self.site.peers("/local/destinations/{name}/waiting.json", self.local_waiting),
         ]
 
     async def all(self, call: Call) -> Page:
-        answers = await peers.ask(self.pipeline, self.site.access, "/local/destinations.json")
+        others = await peers.ask(self.pipeline, self.site.access, "/local/destinations.json")
         told = [(peers.address(self.pipeline), standing.here(self.pipeline))]
-        told += [(worker, answer) for worker, answer in answers.items() if answer is not None]
+        told += [(worker, answer) for worker, answer in others.items() if answer is not None]
         said: Json = {
             "destinations": {
                 name: _configured(one) | standing.together(told, name) | self._ordered(name)
                 for name, one in self.pipeline.deliver.items()
             },
-            "workers_asked": 1 + len(answers),
-            "workers_silent": sum(answer is None for answer in answers.values()),
+            "workers_asked": 1 + len(others),
+            "workers_silent": sum(answer is None for answer in others.values()),
         }
         done = {"pause": "is paused", "resume": "goes on"}.get(call.request.query.get("done", ""), "")
         name = call.request.query.get("name", "")
@@ -68,21 +71,37 @@ class Destinations:
         }
 
     async def waiting(self, call: Call) -> Page:
-        """What is on its way there, at all workers, the oldest events first."""
-        name = call.request.match_info["name"]
+        """What is on its way there, the oldest first: what waits at all workers, what is in requests, or its topic has."""
+        name, which = call.request.match_info["name"], call.request.query.get("which", "")
         destinations.known(self.pipeline.settings, (name,))
-        answers = await peers.ask(
-            self.pipeline, self.site.access, f"/local/destinations/{quote(name, safe='')}/waiting.json"
-        )
-        told = [standing.waiting(self.pipeline, name, SHOWN), *filter(None, answers.values())]
+        if which == "unfinished":
+            found = await backlog.read(self.pipeline.settings, name, SHOWN)
+            asked = {"workers_asked": 0, "workers_silent": 0}
+            return Page("waiting.html", {"destination": name, "which": which, **found, **asked})
+        which = which if which == "under_way" else "waiting"
+        path = f"/local/destinations/{quote(name, safe='')}/waiting.json?which={which}"
+        others = await peers.ask(self.pipeline, self.site.access, path)
+        here = standing.waiting(self.pipeline, name, SHOWN, under_way=which == "under_way")
+        told = [here, *filter(None, others.values())]
         said: Json = {
             "destination": name,
+            "which": which,
             "total": sum(one["total"] for one in told),
             "events": sorted((one for some in told for one in some["events"]), key=itemgetter("time"))[:SHOWN],
-            "workers_asked": 1 + len(answers),
-            "workers_silent": sum(answer is None for answer in answers.values()),
+            "workers_asked": 1 + len(others),
+            "workers_silent": sum(answer is None for answer in others.values()),
         }
         return Page("waiting.html", said)
+
+    async def answered(self, call: Call) -> Page:
+        """What it answered lately, to anything or with one status."""
+        name, status = call.request.match_info["name"], call.request.query.get("status", "")
+        destinations.known(self.pipeline.settings, (name,))
+        if status and not (status.isascii() and status.isdigit() and len(status) <= 3):
+            raise CapistreamError("status: a number as HTTP has it, or 0 for no answer")
+        slowest = call.request.query.get("slowest") == "yes"
+        said = answers.told(await self.lately.answers(), name, int(status) if status else None, slowest=slowest)
+        return Page("answers.html", said, more={"trace": self.pipeline.settings.trace, "read": answers.MOST})
 
     async def order(self, call: Call) -> Page | web.StreamResponse:
         name, do = call.request.match_info["name"], call.request.match_info["do"]
@@ -108,8 +127,10 @@ class Destinations:
     async def local_waiting(self, request: web.Request) -> web.Response:
         """For the other workers, which may have another configuration."""
         name = request.match_info["name"]
-        known = name in self.pipeline.deliver
-        return as_json(standing.waiting(self.pipeline, name, SHOWN) if known else {"total": 0, "events": []})
+        if name not in self.pipeline.deliver:
+            return as_json({"total": 0, "events": []})
+        under_way = request.query.get("which") == "under_way"
+        return as_json(standing.waiting(self.pipeline, name, SHOWN, under_way=under_way))
 
 
 def _configured(one: "Deliver") -> Json:

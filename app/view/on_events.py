@@ -50,7 +50,9 @@ class Events:
             kept = self.pipeline.settings.view.journey_retention
             return Page("unknown.html", found, 404, {"kept": kept})
         if len(named) > 1 and not call.as_json:
-            return Page("matches.html", found, more={"matches": journey.summary(found["conversions"])})
+            return Page(
+                "matches.html", found, more={"matches": journey.summary(found["conversions"]), "most": lookup.MOST}
+            )
         if query.get("payloads") != "false":
             found["conversions"] = await self._with_payloads(found["conversions"])
         done = query.get("replayed", "")

@@ -1,5 +1,6 @@
 """The pages about dead letters: all of them, one, and what is done about many."""
 
+import asyncio
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -35,12 +36,12 @@ class DeadLetters:
 
     async def all(self, call: Call) -> Page:
         query = {name: call.request.query.get(name, "").strip() for name in FILTERS}
-        said = dead.overview(await self.desk.all(), dead.wanted(query))
-        return Page("dead.html", said, more={"query": query, "filtered": any(query.values())})
+        said = await self.desk.overview(dead.wanted(query))
+        return Page("dead.html", said, more={"query": query, "filtered": any(query.values()), "read": dead.READ})
 
     async def one(self, call: Call) -> Page:
-        settings, known = self.pipeline.settings, await self.desk.all()
-        wanted = call.request.match_info["letter"]
+        settings, wanted = self.pipeline.settings, call.request.match_info["letter"]
+        known, _ = await self.desk.newest([wanted])
         found = [one for one in known.values() if one.id.startswith(wanted)]
         if len(found) != 1:
             return Page("problem.html", {"error": "There is no such dead letter."}, 404)
@@ -54,15 +55,15 @@ class DeadLetters:
         filters = {name: query[name] for name in WHICH if query.get(name)}
         if query.get("of") == "chosen" and not chosen:  # else nothing chosen would mean all of them
             return Page("confirm.html", {"do": do, "total": 0, "groups": []}, more={"chosen": [], "filters": {}})
-        said = dead.overview(await self.desk.all(), dead.wanted(filters, chosen))
+        said = await self.desk.overview(dead.wanted(filters, chosen))
         return Page("confirm.html", {"do": do, **said}, more={"chosen": chosen, "filters": filters})
 
     async def do(self, call: Call) -> Page | web.StreamResponse:
         """Replay or drop those that are named, or all that a filter leaves."""
         what: Do = "drop" if call.request.match_info["do"] == "drop" else "replay"
         named, filters = call.fields("letter"), {name: call.field(name) for name in WHICH if call.field(name)}
-        known = await self.desk.all(fresh=True)
-        chosen = dead.wanted(filters, named).of(known)
+        known, _ = await self.desk.newest(named, anew=True)
+        chosen = await asyncio.to_thread(dead.wanted(filters, named).of, known)
         if not chosen:
             raise CapistreamError("no letter is meant by that")
         more = {"letters": len(chosen), **filters}

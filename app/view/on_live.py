@@ -209,5 +209,9 @@ CHARTED = {
 }
 
 
-def _states(line: Line) -> list[tuple[str, str, str]]:
-    return [(name, *there.state) for name, there in line.there.items()]
+def _states(line: Line) -> list[tuple[list[str], str, str]]:
+    """(destinations, state, reason), those with the same together."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, there in line.there.items():
+        found.setdefault(there.state, []).append(name)
+    return [(names, *state) for state, names in found.items()]

@@ -28,8 +28,8 @@ class MatchQuality:
         newest = await self.sample.newest(self.pipeline.people.known)
         # in a thread: it is each event's way to the platform once more
         found = await asyncio.to_thread(match.quality, name, one.settings, one.sink, newest.conversions, newest.copies)
-        event, key = query.get("event", ""), query.get("without", "")
-        without = found.without(event, key) if event and key else []
+        event, key, why = (query.get(name, "") for name in ("event", "without", "skipped"))
+        listed = found.skipped(event, why) if why else found.without(event, key) if key else found.of(event)[::-1]
         said = {
             "destination": name,
             "platform": one.sink.title,
@@ -37,7 +37,8 @@ class MatchQuality:
             **found.as_json(),
             "event": event,
             "without": key,
-            "total": len(without),
-            "ids": [one.event_id for one in without[: match.SHOWN]],
+            "skipped": why,
+            "total": len(listed),
+            "ids": [one.event_id for one in listed[: match.SHOWN]],
         }
-        return Page("match.html", said, more={"enough": match.LEAST})
+        return Page("match.html", said, more={"enough": match.LEAST, "lint": match.together(said["lint"])})

@@ -1,10 +1,12 @@
 """Routes of the worker's web server: every page and its JSON, and what probes and Prometheus ask."""
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from app import metrics, topics
+from app.events import Json
 from app.health import Trouble
 from app.view import api, audit
 from app.view.access import Access
@@ -67,7 +69,7 @@ class Pages:
         return Page("audit.html", {"topic": topics.names(self.pipeline.settings).audit, "records": found})
 
     async def openapi(self, _call: Call) -> web.StreamResponse:
-        return as_json(api.document())
+        return as_json(_document())
 
     async def livez(self, _request: web.Request) -> web.Response:
         return _health(self.pipeline.health.dead(), "ok\n")
@@ -80,6 +82,11 @@ class Pages:
     async def metrics(self, request: web.Request) -> web.Response:
         metrics.NOT_READY.set(self.pipeline.health.trouble() is not None)  # now, also when nobody looks any more
         return await metrics.page(request)
+
+
+@cache
+def _document() -> Json:
+    return api.document()
 
 
 def _health(trouble: Trouble | None, well: str) -> web.Response:

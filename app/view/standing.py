@@ -36,23 +36,35 @@ def _here(pipeline: "Pipeline", name: str, one: "Deliver") -> Json:
         "oldest": round(max(standing.age, one.oldest_parked), 1),
         "spent": round(standing.spent, 4),
         "without_topic": one.without_topic,
+        "per_second": round(one.recent.per_second(one.clock.unix()), 2),
+        "failed_at": one.recent.failed_at,
+        "failure": one.recent.failure,
         "answers": {str(of["status"]): count for of, count in _samples(metrics.ATTEMPTS, name, "_total")},
         "outcomes": {str(of["outcome"]): count for of, count in _samples(metrics.OUTCOMES, name, "_total")},
         "seconds": {str(of["le"]): count for of, count in _samples(metrics.REQUEST_SECONDS, name, "_bucket")},
     }
 
 
-def waiting(pipeline: "Pipeline", name: str, most: int) -> Json:
-    """What waits at this worker to go there, the events that happened first."""
-    total, events = pipeline.deliver[name].waiting(most)
+def waiting(pipeline: "Pipeline", name: str, most: int, *, under_way: bool) -> Json:
+    """What waits at this worker to go there, or is in a request, the events that happened first."""
+    one = pipeline.deliver[name]
+    total, events = one.under_way(most) if under_way else one.waiting(most)
     return {"total": total, "events": [_waits(one["key"], one["time"], set_aside=one["set_aside"]) for one in events]}
 
 
 def _waits(row_key: bytes, time: int, *, set_aside: bool) -> Json:
     key, name = row_key.split(NAME, 1)
-    id_, site, event_name = keys.parts(key)
-    said: Json = {"id": id_, "site": site, "event_name": event_name, "apart": keys.apart(key), "name": name.decode()}
-    return said | {"time": iso(time), "set_aside": set_aside}
+    return {**(brief(key, time) or {}), "name": name.decode(), "set_aside": set_aside}
+
+
+def brief(key: bytes | None, time: int) -> Json | None:
+    """A line of a list; None where this is no conversion's key."""
+    try:
+        id_, site, event_name = keys.parts(key or b"")
+    except ValueError:
+        return None
+    said: Json = {"id": id_, "site": site, "event_name": event_name, "apart": keys.apart(key or b""), "time": iso(time)}
+    return said | {"name": "", "set_aside": False}
 
 
 def _samples(metric: Any, name: str, kind: str) -> Iterable[tuple[Mapping[str, str], int]]:
@@ -66,6 +78,7 @@ def together(of_workers: Sequence[tuple[str, Mapping[str, Json]]], name: str) ->
     """One destination at all workers: (address, what it told). The state is that of the worst."""
     told = [(worker, some[name]) for worker, some in of_workers if name in some]
     worst = min((one for _, one in told), key=lambda one: STATES.index(one["state"]), default=None)
+    failed = max((one for _, one in told), key=lambda one: one.get("failed_at", 0.0), default={})
     answers, outcomes, seconds = (_sum(one[part] for _, one in told) for part in ("answers", "outcomes", "seconds"))
     return {
         "state": worst["state"] if worst else "unknown",
@@ -74,6 +87,9 @@ def together(of_workers: Sequence[tuple[str, Mapping[str, Json]]], name: str) ->
         "oldest": max((one["oldest"] for _, one in told), default=0.0),
         "spent": max((one["spent"] for _, one in told), default=0.0),
         "without_topic": any(one["without_topic"] for _, one in told),
+        "per_second": round(sum(one.get("per_second", 0.0) for _, one in told), 2),
+        "failure": failed.get("failure", ""),
+        "failed_at": iso(failed["failed_at"] * 1000) if failed.get("failed_at") else "",
         "answers": answers,
         "outcomes": outcomes,
         "latency": {f"p{part}": _percentile(seconds, part / 100) for part in (50, 95, 99)} if seconds else {},

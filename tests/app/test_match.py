@@ -128,7 +128,32 @@ def test_copies_tell_what_their_source_said_in_vain_and_no_value_of_it():
     }
 
 
+def test_what_is_the_same_of_several_is_said_once():
+    told = [
+        ("a", "phone", "x"),
+        ("a", "email", "x"),
+        ("b", "phone", "x"),
+        ("b", "email", "x"),
+        ("b", "name", "y"),
+        ("c", "phone", "x"),
+    ]
+
+    assert match.together([{"event": event, "key": key, "text": text} for event, key, text in told]) == [
+        (["a", "b"], ["phone", "email"], "x"),
+        (["b"], ["name"], "y"),
+        (["c"], ["phone"], "x"),
+    ]
+
+
 def test_the_newest_events_without_an_identifier_are_named():
     found = Quality([PHONE], [*events(2), *events(3, "phone"), *events(1, name="search")])
 
     assert [one.event_id for one in found.without("purchase", "phone")] == ["e-1", "e-0"]
+
+
+def test_the_newest_events_that_are_not_sent_are_named_by_their_reason():
+    rest = [One(f"s-{n}", "purchase", frozenset(), frozenset(), "no_client_id") for n in range(2)]
+    found = Quality([PHONE], [*events(2), *rest, rest[0]._replace(event_name="search")])
+
+    assert [one.event_id for one in found.skipped("purchase", "no_client_id")] == ["s-1", "s-0"]
+    assert found.skipped("purchase", "another") == []

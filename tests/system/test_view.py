@@ -1,6 +1,7 @@
 """The pages of a running pipe with two workers and a login: one id's journey is complete from either of them."""
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -151,11 +152,14 @@ async def test_an_event_that_fails_shows_its_attempts_and_the_next_one(pair):
         return meta and meta.get("attempts", 0) > 1 and "next_try" in meta and meta
 
     waiting = await eventually(tried, "a second attempt")
+    status, answered = await ask(pair, workers(pair)[1], "/destinations/meta/answers.json?status=500")
+    jsonschema.validate(answered, {"$ref": "#/components/schemas/Answers", "components": DOCUMENT["components"]})
     await pair.faults("meta")
     done = await there(pair, "V-4", "meta", "delivered", "skipped")
 
     assert waiting["state"] == "queued"
     assert [(one["status"], one["outcome"]) for one in waiting["attempts_kept"]] == [(500, "retry")]
+    assert (status, {one["id"] for one in answered["answers"]}) == (200, {"V-4"})
     assert [one["outcome"] for one in done["attempts_kept"]] == ["retry", "delivered"]
     assert done["attempts_kept"][-1]["attempt"] == done["attempts"]
 
@@ -203,10 +207,17 @@ async def test_a_destination_is_paused_and_resumed_for_all_workers(pair):
     assert (paused["reason"], paused["by"], paused["paused"], len(paused["workers"])) == ("a look", "ada", True, 2)
     await pair.post(pixel("V-7", event_name="search", event_id="V-7"), **BROWSER)
     assert (await there(pair, "V-7", "ga4", "halted"))["reason"] == "a look"
-    for where in workers(pair):
-        _, waiting = await ask(pair, where, "/destinations/ga4/waiting.json")
-        jsonschema.validate(waiting, {"$ref": "#/components/schemas/Waiting", "components": DOCUMENT["components"]})
-        assert (waiting["total"], [one["id"] for one in waiting["events"]]) == (1, ["V-7"])
+    for where, which in itertools.product(workers(pair), ("waiting", "unfinished")):
+
+        async def alone(where: str = where, which: str = which) -> bool:
+            """In its topic an earlier one is finished when that is committed."""
+            _, waiting = await ask(pair, where, f"/destinations/ga4/waiting.json?which={which}")
+            jsonschema.validate(waiting, {"$ref": "#/components/schemas/Waiting", "components": DOCUMENT["components"]})
+            return (waiting["total"], [one["id"] for one in waiting["events"]]) == (1, ["V-7"])
+
+        await eventually(alone, f"what is {which}")
+    assert (await ask(pair, first, "/destinations/ga4/waiting.json?which=under_way"))[1]["total"] == 0
+    assert (await ask(pair, first, "/destinations/ga4/answers.json?status=x"))[0] == 400
     assert (await ask(pair, second, "/destinations/nobody/waiting.json"))[0] == 400
     assert (await ask(pair, second, resume, ADA, method="POST", json={}))[0] == 200
     await there(pair, "V-7", "ga4", "delivered")

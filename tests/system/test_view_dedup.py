@@ -82,6 +82,20 @@ async def test_each_number_leads_to_what_it_counts(pair):
     assert valid(none, "MetList")["conversions"] == []
 
 
+async def test_what_is_held_is_listed_by_both_workers_while_it_is(pair):
+    await pair.post(pixel("D-held"), **BROWSER)
+
+    async def both():
+        found = [(await ask(pair, where, "/dedup/held.json"))[1] for where in workers(pair)]
+        return all("D-held" in [one["id"] for one in some["holds"]] for some in found) and found
+
+    found = await eventually(both, "the hold at both")
+    for one in found:
+        (hold,) = valid(one, "HeldList")["holds"]
+        _, apart = await ask(pair, workers(pair)[0], f"/dedup/held.json?partition={(hold['partition'] + 1) % 4}")
+        assert (one["total"], apart["total"]) == (1, 0)
+
+
 async def test_the_pages_are_whole(pair):
     headers = {"Authorization": f"Bearer {VIC}", "Accept": "text/html"}
     for path, told in (("/dedup?hold=2", "asked for"), ("/dedup/list?event=purchase&what=together", "D-3")):
@@ -95,7 +109,8 @@ async def test_the_pages_are_whole(pair):
 async def test_the_clock_is_no_copy_and_nobody_gets_in_without_a_token(pair):
     before = (await health(pair, workers(pair)[0]))["window"]
 
-    assert (before["copies"], before["conversions"], before["whole"]) == (16, 8, True)
+    assert before["copies"] in (16, 17), "as of a moment ago"
+    assert (before["conversions"], before["whole"]) == (before["copies"] - 8, True)
     assert before["read"] == before["partitions"] == 4
     for path in ("/dedup.json", "/dedup/list.json", "/local/dedup.json"):
         async with pair.http.get(workers(pair)[0] + path) as response:

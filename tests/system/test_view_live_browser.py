@@ -1,11 +1,15 @@
 """The pages Live and Dedup in a real browser: one fills by itself, pauses, goes on; both can be read without any script."""
 
+import asyncio
+import os
+import signal
+
 import pytest
 import pytest_asyncio
 
 from tests.system.conftest import eventually, running
 from tests.system.test_main_job import BROWSER, pixel, server
-from tests.system.test_view import ADA, LOGIN, VIC, there
+from tests.system.test_view import ADA, LOGIN, VIC, there, workers
 
 pytest.importorskip("playwright.async_api")
 pytest.importorskip("axe_playwright_python.async_playwright")
@@ -101,3 +105,29 @@ async def test_a_loss_leads_to_what_it_counts_and_a_conversion_to_its_journey(pa
         await page.wait_for_url("**/live?*reason=consent_absent*")
         await page.get_by_role("link", name="LB-9").click()
         await page.wait_for_url("**/events/LB-9?*")
+
+
+async def test_while_a_worker_dies_dedup_says_what_is_missing_and_then_another_has_it(pair, chromium):
+    """The last one: nobody starts it again."""
+    victim = pair.child("worker-2")
+    async with visiting(chromium, pair) as page:
+        owners = page.get_by_role("region", name="Partitions").locator("tbody tr")
+        await page.goto("/dedup")
+        assert await owners.count() == 4
+        told = await page.get_by_role("region", name="purchase").get_by_text("have all copies").inner_text()
+        os.kill(victim.process.pid, signal.SIGKILL)
+        await asyncio.to_thread(victim.process.wait)
+
+        await page.goto("/dedup")
+        assert "1 of 2 workers did not answer" in await page.get_by_role("alert").inner_text()
+        assert await owners.count() < 4
+        assert await violations(page) == []
+
+        async def whole():
+            """Each page on the way there is one, or the browser would have told of an error."""
+            await page.goto("/dedup")
+            return await owners.count() == 4 and not await page.get_by_role("alert").count()
+
+        await eventually(whole, "all partitions at the other one")
+        assert await owners.filter(has_text=workers(pair)[0]).count() == 4
+        assert await page.get_by_role("region", name="purchase").get_by_text("have all copies").inner_text() == told

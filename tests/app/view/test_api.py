@@ -4,7 +4,7 @@ import jsonschema
 import pytest
 
 from app.routing import Route
-from app.view import api, dead, journey
+from app.view import answers, api, dead, journey, on_dedup
 from app.view.dead import Work
 from app.view.lookup import iso
 from app.view.payloads import Found
@@ -115,10 +115,24 @@ def test_match_quality_fits():
             "lint": [{"event": "purchase", "key": "phone", "text": "never there"}],
             "event": "purchase",
             "without": "phone",
+            "skipped": "",
             "total": 1,
             "ids": ["1"],
         },
         "MatchQuality",
+    )
+
+
+def test_lists_behind_numbers_fit():
+    said = {"time": START, "destination": "ads", "status": 503, "attempt": 2, "outcome": "retry", "reason": "away"}
+    some = [one for one in (answers.read(b"1\x1fshop\x1fpurchase", said),) if one]
+    asked = {"workers_asked": 1, "workers_silent": 0}
+
+    valid(answers.told(some, "ads", 503, slowest=True), "Answers")
+    valid(answers.told([], "ads", None, slowest=False), "Answers")
+    valid(
+        {"partition": None, "total": 1, "holds": [on_dedup._hold(START, b"1\x1fshop\x1fpurchase", 2)], **asked},
+        "HeldList",
     )
 
 

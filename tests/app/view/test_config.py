@@ -25,6 +25,14 @@ def test_every_setting_is_there_with_its_value_and_whether_it_is_given():
     assert said["worker.data_dir"]["value"] == "/var/lib/capistream"
 
 
+def test_of_event_rules_those_of_the_file_are_told_from_those_that_are_in_effect_anyway():
+    said = by_path('[events.purchase]\nmerge_window = "3s"\n[events.search]\nexpect = ["pixel"]')
+
+    given = {path for path, row in said.items() if path.startswith("events.") and row["given"]}
+    assert given == {"events.purchase.merge_window", "events.search.expect"}
+    assert said["events.sign_up.expect"]["value"] == '["pixel","server"]', "it stands in no file"
+
+
 def test_of_a_secret_only_the_place_is_told(monkeypatch):
     monkeypatch.setenv("CAPISTREAM_SHOP_SECRET_KEY", "the-secret-itself")
     said = by_path()

@@ -96,9 +96,9 @@ def test_letters_are_dropped_and_what_cannot_be_replayed_is_told(place):
     async def run():
         tasks = []
         desk = Desk(place.config, lambda work: tasks.append(asyncio.ensure_future(work)))
-        before = await desk.all()
+        before, _ = await desk.newest()
         dropped = await desk.begin("drop", [before[letter(1).id]], before, "ada")
-        left = await desk.all()
+        left, _ = await desk.newest()
         replayed = await desk.begin("replay", [left[letter(2).id]], left, "ada")
         await asyncio.gather(*tasks)
         return dropped.as_json(), {one.id: one.state for one in left.values()}, replayed.as_json()
@@ -108,3 +108,23 @@ def test_letters_are_dropped_and_what_cannot_be_replayed_is_told(place):
     assert (dropped["done"], dropped["finished"], dropped["failed"]) == (1, True, "")
     assert left == {letter(1).id: "dropped", letter(2).id: ""}
     assert (replayed["finished"], len(replayed["not_done"])) == (True, 1)
+
+
+@pytest.mark.fault
+def test_of_many_records_the_newest_are_read_and_the_page_says_so(place, monkeypatch):
+    some = [letter(n, time=n) for n in range(20)]
+    for one in some:
+        place.write(f"{place.prefix}.dead", [one.row(1.0)], one.partition(2))
+
+    async def told(*ids):
+        return await Desk(place.config, lambda _work: None).overview(dead.wanted({}, ids))
+
+    everything = asyncio.run(told())
+    monkeypatch.setattr(dead, "READ", 6)
+    newest = asyncio.run(told())
+
+    assert (everything["total"], everything["whole"]) == (20, True)
+    assert (newest["total"], newest["whole"]) == (6, False), "three of each partition"
+    old = everything["letters"][-1]["id"]
+    assert old not in [one["id"] for one in newest["letters"]]
+    assert [one["id"] for one in asyncio.run(told(old))["letters"]] == [old], "one that is named is found all the same"

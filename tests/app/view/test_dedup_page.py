@@ -86,6 +86,11 @@ def test_each_number_leads_to_what_it_counts():
     assert len(longer) == 2
 
 
+def test_open_holds_lead_to_the_conversions_that_wait():
+    assert '<a href="/dedup/held?partition=0">1<' in page(partitions=[STATE])
+    assert "/dedup/held" not in page(partitions=[STATE | {"open": 0}])
+
+
 def test_each_counter_leads_to_the_newest_of_what_it_counts():
     row = {
         "event": "purchase", "closed": {"hold_ended": 2}, "hold_ended_share": 1.0, "duplicates": {"late": 3, "repeat": 4},

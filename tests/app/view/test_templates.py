@@ -21,7 +21,8 @@ OPERATOR, VIEWER = Who("ada", "operator", "session", "form-token"), Who("vic", "
 STANDS: dict[str, Any] = {
     "platform": "Meta", "mode": "live", "max_age": 604800, "api_version": "v1", "sunset": "", "rate": 0, "guard": [], "state": "ok",
     "reason": "", "paused": False, "waiting": 0, "in_flight": 0, "parked": 0, "lag": 0, "oldest": 0.0, "spent": 0.0,
-    "without_topic": False, "answers": {}, "outcomes": {}, "latency": {}, "workers": [{"worker": "a", "state": "ok", "reason": ""}],
+    "without_topic": False, "per_second": 2.5, "failure": "", "failed_at": "", "answers": {}, "outcomes": {}, "latency": {},
+    "workers": [{"worker": "a", "state": "ok", "reason": ""}],
 }  # fmt: skip
 VOID = {"meta", "link", "input", "img", "br"}
 
@@ -66,6 +67,11 @@ def checked(text: str) -> Checker:
     assert len(checker.ids) == len(set(checker.ids))
     assert not {name for name in checker.attributes if name.startswith("on") or name == "style"}
     return checker
+
+
+def checked_text(text: str) -> str:
+    assert "img" not in checked(text).seen
+    return text
 
 
 def page(one: Any, read: Found, who: Who = OPERATOR, **more: Any) -> str:
@@ -129,27 +135,34 @@ def test_nothing_that_somebody_types_becomes_a_part_of_the_page():
     group = {"reason": EVIL, "place": EVIL, "destination": EVIL, "letters": 1}
     letter = dict.fromkeys(api.Letter.__annotations__, EVIL) | {"attempts": 1, "origin": {EVIL: EVIL}}
     there = dict.fromkeys(api.Destination.__annotations__, EVIL) | {
-        **dict.fromkeys(("waiting", "in_flight", "parked", "lag", "oldest", "spent", "rate", "max_age"), 1),
+        **dict.fromkeys(("waiting", "in_flight", "parked", "lag", "oldest", "spent", "rate", "max_age", "per_second"), 1),
         "paused": True, "answers": {EVIL: 1}, "outcomes": {EVIL: 1}, "latency": {EVIL: 1.0}, "guard": [EVIL],
         "workers": [{"worker": EVIL, "state": EVIL, "reason": EVIL}, {"worker": "b", "state": "ok", "reason": ""}],
     }  # fmt: skip
     deed = {"time": 1, EVIL: EVIL, **dict.fromkeys(("who", "what", "object", "from"), EVIL)}
     match = {"received": 1, "done": 0, "of": 2, **dict.fromkeys(("id", "site", "event_name", "apart", "state"), EVIL)}
     waits = dict.fromkeys(api.Waits.__annotations__, EVIL)
+    answer = dict.fromkeys(api.Answered.__annotations__, EVIL) | {"seconds": 1.0, "attempt": 1, "events": 2}
+    hold = dict.fromkeys(api.Held.__annotations__, EVIL)
+    letters: Any = {"total": 1, "groups": [group], "letters": [letter]}
+    trace = settings.parse("").trace
     for text in (
-        render("waiting.html", destination=EVIL, total=1, events=[waits], workers_asked=2, workers_silent=1),
+        render("waiting.html", destination=EVIL, total=1, which="waiting", events=[waits], workers_asked=2, workers_silent=1),
+        render("waiting.html", destination=EVIL, total=1, which="unfinished", events=[waits], workers_asked=0, workers_silent=0),
+        render("answers.html", destination=EVIL, status=200, slowest=True, total=1, answers=[answer], trace=trace, read=7),
+        render("held.html", partition=1, total=1, holds=[hold], workers_asked=2, workers_silent=1),
         render("unknown.html", id=EVIL, conversions=[], workers_asked=1, workers_silent=1, kept=60.0, since=EVIL),
         render("problem.html", error=EVIL),
         render("login.html", then=EVIL, has_tokens=True, error=EVIL),
         render("audit.html", topic=EVIL, records=[deed]),
         render("replayed.html", destination=EVIL, replayed=1, not_replayed=[EVIL], back=EVIL),
         render("index.html", destinations={EVIL: {"platform": EVIL, "mode": EVIL, "halted": EVIL}}),
-        render("dead.html", total=1, groups=[group], letters=[letter], query=dict.fromkeys(FILTERS, EVIL), filtered=True),
+        render("dead.html", **letters, query=dict.fromkeys(FILTERS, EVIL), filtered=True, whole=False, read=7),
         render("confirm.html", do="replay", total=1, groups=[group], chosen=[EVIL], filters={EVIL: EVIL}),
         render("letter.html", letter=letter, why_not=EVIL),
         render("work.html", what="drop", total=2, done=1, finished=False, failed=EVIL, not_done=[{"why": EVIL, "letters": 1}]),
         render("destinations.html", destinations={EVIL: there}, workers_asked=1, workers_silent=1, done=EVIL),
-        render("matches.html", id=EVIL, matches=[match], workers_asked=1, workers_silent=0),
+        render("matches.html", id=EVIL, matches=[match], most=1, workers_asked=1, workers_silent=0),
     ):  # fmt: skip
         assert "img" not in checked(text).seen
         assert text.count("<script") == 1
@@ -227,7 +240,7 @@ def test_only_operators_find_what_changes_something():
     letter = {"id": "0" * 24, "time": iso(START), "place": "ads", "reason": "bad"}
     for who, there in ((OPERATOR, True), (VIEWER, False)):
         pages = [
-            render("dead.html", who, query={}, filtered=False, total=1, groups=[row], letters=[letter]),
+            render("dead.html", who, query={}, filtered=False, total=1, groups=[row], letters=[letter], whole=True),
             render("letter.html", who, letter=letter, why_not=""),
             render("destinations.html", who, destinations={"ads": STANDS}, workers_asked=1, workers_silent=0),
         ]
@@ -243,6 +256,52 @@ def test_a_destination_that_is_paused_can_be_resumed_and_says_who_paused_it():
     assert "by ada since 2026-11-23 08:00:00.000" in text
     assert ">Resume<" in text
     assert ">Pause<" not in text
+
+
+def test_each_number_of_a_destination_leads_to_what_it_counts():
+    there = STANDS | {
+        "waiting": 5,
+        "in_flight": 2,
+        "lag": 7,
+        "answers": {"0": 3, "429": 4},
+        "latency": {"p50": 0.1},
+        "failed_at": iso(START),
+    }
+
+    text = render("destinations.html", destinations={"ads": there}, workers_asked=1, workers_silent=0)
+
+    checked(text)
+    for where, told in {
+        "waiting": "5 events",
+        "waiting?which=under_way": "2 requests",
+        "waiting?which=unfinished": "7 records",
+        "answers?status=0": "3 × none",
+        "answers?status=429": "4 × 429",
+        "answers?slowest=yes": "p50 100 ms",
+        "answers": "<time>2026-11-23 08:00:00.000</time>",
+    }.items():
+        assert f'<a href="/destinations/ads/{where}">{told}</a>' in text
+
+
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [
+        ('requests = "none"', "keeps none"),
+        ('requests = "failed"', "only what was not taken"),
+        ("share = 0.1", "10 % of what was taken"),
+        ("", "for 1 d"),
+    ],
+)
+def test_a_list_of_answers_says_which_are_kept(kept, told):
+    trace = settings.parse(f"[trace]\n{kept}").trace
+
+    text = render(
+        "answers.html", destination="ads", status=0, slowest=False, total=0, answers=[], trace=trace, read=10_000
+    )
+
+    checked(text)
+    assert told in text
+    assert "There are none among them" in text
 
 
 def test_a_huge_journey_is_a_page_of_bounded_size():
@@ -267,7 +326,17 @@ def test_an_empty_place_says_so():
     assert "No destination is configured" in render(
         "destinations.html", destinations={}, workers_asked=1, workers_silent=0
     )
-    assert "There are none" in render("dead.html", total=0, groups=[], letters=[], query={}, filtered=False)
+    assert "There are none" in render("dead.html", total=0, groups=[], letters=[], query={}, filtered=False, whole=True)
+    assert "Nothing is held" in render(
+        "held.html", partition=None, total=0, holds=[], workers_asked=1, workers_silent=0
+    )
+    none: Any = {"destination": "ads", "total": 0, "workers_asked": 1, "workers_silent": 0}
+    for which, told in (
+        ("waiting", "Nothing waits"),
+        ("under_way", "No request is under way"),
+        ("unfinished", "All is finished"),
+    ):
+        assert told in render("waiting.html", events=[], which=which, **none)
     assert "None is chosen" in render("confirm.html", do="drop", total=0, groups=[], chosen=[], filters={})
 
 
@@ -285,13 +354,22 @@ def test_a_page_is_an_outline_of_headings():
 def test_nothing_of_an_event_becomes_a_part_of_the_page_about_match_quality():
     row = {"event": EVIL, "events": 3, "skipped": {EVIL: 1}, "carried": {"phone": 1}, "given": {"phone": 2}}
     none = row | {"event": "search", "events": 0}
-    said: Any = {"destination": "ads", "platform": "Meta", "event": EVIL, "without": "phone", "total": 2, "ids": [EVIL]}
-    said |= {"keys": ["phone"], "lint": [{"event": EVIL, "key": "phone", "text": "never there"}], "events": [row, none]}
+    said: Any = {
+        "destination": "ads",
+        "platform": "Meta",
+        "event": EVIL,
+        "without": "phone",
+        "skipped": "",
+        "total": 2,
+        "ids": [EVIL],
+    }
+    said |= {"keys": ["phone"], "lint": [([EVIL], [EVIL], EVIL)], "events": [row, none]}
     window = {"conversions": 3, "copies": 4, "since": iso(START), "until": iso(START)}
 
     text = render("match.html", **said, window=window, enough=20)
 
     assert "img" not in checked(text).seen
     assert "33&nbsp;%" in text
+    assert "not sent" in checked_text(render("match.html", **said | {"skipped": EVIL}, window=window, enough=20))
     checked(render("match.html", **said | {"events": []}, window={"conversions": 0, "copies": 0}))
     checked(render("match.html", **said | {"keys": []}, window=window))
