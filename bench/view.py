@@ -38,11 +38,10 @@ from app.dead_letter import DeadLetter
 from app.events import Event
 from app.kafka import Kafka
 from app.normalize import Inlet, Normalized, normalize
-
-DEMO = Path(__file__).parent.parent / "app" / "demo" / "demo.toml"
 from app.outcome_rows import NAME
 from app.routing import Route
 
+DEMO = Path(__file__).parent.parent / "app" / "demo" / "demo.toml"
 GOALS = {"page_ms": 2000, "pause_ms": 500, "grown_mb": 200}
 FEW = 10_000
 RECENT = 100_000  # conversions, and letters, that Kafka still has
