@@ -158,6 +158,17 @@ class Partition:
                 heapq.heappush(self.ripening, (hold.ripe, key))
         return list(dict.fromkeys(found))
 
+    def tidy(self) -> None:
+        """Forget the deadlines of closed holds, when they are most of all: while a backlog is read the clock stands still, and to
+        a partition without holds nobody sends any.
+        """
+        if len(self.deadlines) + len(self.ripening) > 2 * len(self.open):
+            holds = self.open
+            self.deadlines = [one for one in self.deadlines if (hold := holds.get(one[1])) and hold.deadline == one[0]]
+            self.ripening = [one for one in self.ripening if (hold := holds.get(one[1])) and hold.ripe == one[0]]
+            heapq.heapify(self.deadlines)
+            heapq.heapify(self.ripening)
+
     def _move_ripe(self, *, all_: bool = False) -> None:
         while self.ripening and (all_ or self.ripening[0][0] <= self.appended):
             _, key = heapq.heappop(self.ripening)
@@ -273,9 +284,7 @@ class _Run:
         for key in apart + [key for key in self.dirty_rows if not keys.apart(key)] if apart else self.dirty_rows:
             self.result.seen[key] = _dumps(self.rows[key])
         self.result.held.update((key, _dumps(self.holds.get(key))) for key in self.dirty_holds)
-        if not self.partition.open:  # nobody sends clock records to a partition without holds
-            self.partition.deadlines.clear()
-            self.partition.ripening.clear()
+        self.partition.tidy()
         return self.result
 
     def _hold(self, key: bytes) -> Json | None:

@@ -756,6 +756,16 @@ def test_deadlines_of_closed_holds_are_forgotten_when_no_clock_comes():
     assert worker.partition.deadlines == []
 
 
+def test_deadlines_of_closed_holds_do_not_pile_up_while_the_clock_stands_still():
+    worker = Worker()
+    worker.take(*(make_copy("pixel", 1_000, f"open {n}") for n in range(5)))
+    for n in range(50):
+        worker.take(make_copy("pixel", 1_000 + n, str(n)), make_copy("server", 1_000 + n, str(n)))
+
+    assert len(worker.partition.deadlines) <= 10
+    assert worker.partition.open.keys() <= {key for _, key in worker.partition.deadlines}
+
+
 def test_deadlines_of_closed_holds_cost_no_reading():
     worker = Worker()
     worker.take(*(make_copy("pixel", 1_000, str(n)) for n in range(10)), make_copy("pixel", 900_000, "open"))
