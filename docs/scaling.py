@@ -36,7 +36,7 @@ DAY = 86_400.0
 
 PER_WORKER = 1_000  # copies a second that one worker takes from end to end: bench/backlog.py, events_per_s
 DISK = 0.5  # bytes of RocksDB to a byte of rows: bench/state.py, bytes_per_key to row_bytes
-RESTORE = 80_000  # rows a second that a worker restores: bench/state.py, two for each of its keys
+RESTORE = 150_000  # rows a second that a worker restores: bench/state.py, two for each of its keys
 LOAD = 0.5  # of what a worker manages, day by day: the rest is for peaks, and for the partitions of one that died
 RECORD = 20  # bytes of a record in Kafka beside key and value
 PACKED = ("receipts",)  # topics that the brokers compress, as app/topics.py makes them
