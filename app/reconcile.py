@@ -42,6 +42,8 @@ CLASSES: Mapping[str, str] = {
     "unknown": "not known any more",
 }
 HAS = ("delivered", "differs")  # the platform has these
+#: Several classes together, that a list can be of.
+GROUPS: Mapping[str, str] = {"has": "at the platform", "due": "that the platform should have"}
 #: What nobody here can or should change: these do not count for the share that is watched.
 APART = ("held_by_consent", "bot_or_test", "left_out", "unknown")
 YOUNG = 3_600_000  # milliseconds for which an order that is on its way is not missed
@@ -305,8 +307,13 @@ def share(of: Iterable[Judged], now: int) -> Share:
     counts, young = Counter[str](), 0
     for one in of:
         counts[one.kind] += 1
-        young += one.kind == "pending" and one.order.time is not None and now - one.order.time < YOUNG
+        young += is_young(one, now)
     return Share(counts, young)
+
+
+def is_young(one: Judged, now: int) -> bool:
+    """On its way, and not missed yet."""
+    return one.kind == "pending" and one.order.time is not None and now - one.order.time < YOUNG
 
 
 @dataclass(frozen=True)
@@ -321,12 +328,21 @@ class Report:
     takes_refunds: bool = False
 
     def of(self, kind: str = "", day: str | None = None, reason: str = "") -> list[Judged]:
-        """Those of a class, of a day, with a reason; of all of them where none is given."""
+        """Those of a class or group, of a day, with a reason; of all of them where none is given."""
         return [
             one
             for one in self.judged
-            if kind in ("", one.kind) and day in (None, one.order.day) and reason in ("", one.reason)
+            if self._is(one, kind) and day in (None, one.order.day) and reason in ("", one.reason)
         ]
+
+    def _is(self, one: Judged, kind: str) -> bool:
+        match kind:
+            case "has":
+                return one.kind in HAS
+            case "due":
+                return one.kind not in APART and not is_young(one, self.now)
+            case _:
+                return kind in ("", one.kind)
 
     def days(self) -> dict[str, Share]:
         by_day: dict[str, list[Judged]] = defaultdict(list)

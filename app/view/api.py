@@ -912,7 +912,7 @@ _ANSWERED = [
 ]
 _HELD = [_query("partition", "Only holds of this partition", pattern="^[0-9]+$")]
 _ORDERS = [
-    _query("class", "The orders of this class"),
+    _query("class", "The orders of this class; `has`: those at the platform; `due`: those that it should have"),
     _query("day", "Those of this day; none: those without one"),
     _query("reason", "Those with this reason"),
     _query("page", "Counted from 1", pattern="^[0-9]+$"),

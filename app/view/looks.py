@@ -18,7 +18,7 @@ from app import control, orders, reconcile
 from app.errors import CapistreamError
 from app.events import Json
 from app.orders import Orders
-from app.reconcile import CLASSES, Known, Report
+from app.reconcile import CLASSES, GROUPS, Known, Report
 from app.settings import Settings
 from app.view.lookup import iso
 
@@ -68,7 +68,7 @@ class Look:
 
 
 def told(look: Look, kind: str = "", day: str = "", page: int = 1, reason: str = "") -> Json:
-    """The numbers of a look, and one page of the orders of a class, a day or a reason; without any of them of none."""
+    """The numbers of a look, and one page of the orders of a class or group, a day or a reason; without any of them of none."""
     said = look.as_json()
     if look.report is None:
         return said
@@ -79,7 +79,7 @@ def told(look: Look, kind: str = "", day: str = "", page: int = 1, reason: str =
     shown = chosen[(page - 1) * PAGE : page * PAGE]
     return said | {
         "report": look.report.summary,
-        "class": kind if kind in CLASSES else "",
+        "class": kind if kind in CLASSES or kind in GROUPS else "",
         "day": day,
         "reason": reason,
         "total": len(chosen),

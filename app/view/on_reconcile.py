@@ -10,7 +10,7 @@ from app import destinations, exports
 from app.errors import CapistreamError
 from app.events import Json
 from app.orders import COLUMNS
-from app.reconcile import CLASSES, THRESHOLD
+from app.reconcile import CLASSES, GROUPS, THRESHOLD
 from app.view import looks, peers
 from app.view.audit import Deed
 from app.view.looks import Asked, Look, Looks
@@ -80,7 +80,7 @@ class Reconcile:
                 why = "No worker has this look any more: they are kept for an hour, and in memory only. Upload the list again."
                 return Page("problem.html", {"error": why}, 404)
             said = found
-        return Page("look.html", said, more={"classes": CLASSES})
+        return Page("look.html", said, more={"classes": CLASSES, "groups": GROUPS})
 
     async def local(self, request: web.Request) -> web.Response:
         """For the other workers."""

@@ -1,6 +1,7 @@
 """What the page Reconcile keeps of a list, and shows of it."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -10,7 +11,7 @@ from app import settings
 from app.errors import CapistreamError
 from app.exports import Sent
 from app.orders import Order, Orders
-from app.reconcile import CLASSES, Judged, Report
+from app.reconcile import CLASSES, GROUPS, YOUNG, Judged, Report
 from app.view import api, looks
 from app.view.looks import Asked, Look, Looks, told
 from tests.app.view.test_templates import EVIL, checked, render
@@ -49,7 +50,18 @@ def valid(answer: Any) -> Any:
 
 
 def page(said: Any) -> str:
-    return render("look.html", **said, classes=CLASSES)
+    return render("look.html", **said, classes=CLASSES, groups=GROUPS)
+
+
+def test_what_the_platform_has_of_what_it_should_have_are_lists_too():
+    one = look(*judged(3), *judged(2, "differs"), *judged(4, "rejected"), *judged(5, "left_out"), *judged(1, "pending"))
+    assert one.report
+
+    said = valid(told(one, "due"))
+    assert (told(one, "has")["total"], said["total"]) == (5, 9)
+    assert (said["report"]["delivered"], said["report"]["due"]) == (5, 9), "what is on its way since now is not missed"
+    assert "that the platform should have" in page(said)
+    assert told(replace(one, report=replace(one.report, now=NOW + YOUNG)), "due")["total"] == 10
 
 
 def test_a_page_of_orders_is_of_a_class_and_a_day_and_fits_the_document():
