@@ -24,6 +24,9 @@ IDLE = 30.0  # seconds without anybody who looks, after which nothing is read an
 BUDGET = 2000.0  # records a second that are read
 POLL = 300  # milliseconds
 BEFORE = 10_000  # milliseconds by which a receipt may stand before its conversion: dedup writes both at once
+#: Receipts that are read to begin with, the newest ones. While a long backlog drains there are more, and some events look as if
+#: they waited still.
+RECEIPTS = 100_000
 PATIENCE = 10.0  # seconds until reading has begun
 AGAIN = 5.0  # seconds after a failure, before it is tried again
 
@@ -119,11 +122,11 @@ class Feed:
         tps = [TopicPartition(names.conversions, p) for p in self.partitions]
         begins = await consumer.beginning_offsets(tps)
         charted = await records.written_since(consumer, now - MINUTES * MINUTE, {tp: ends[tp] for tp in tps})
-        first = {tp: max(begins[tp], ends[tp] - MOST // len(tps)) for tp in tps}
+        start = {tp: max(begins[tp], ends[tp] - MOST // len(tps)) for tp in tps}
         oldest: dict[TopicPartition, int] = {}
         consumer.assign(tps)
         for tp in tps:
-            consumer.seek(tp, first[tp])
+            consumer.seek(tp, start[tp])
         newest: list[Any] = []
         while any([await consumer.position(tp) < ends[tp] for tp in tps]):
             for tp, some in (await consumer.getmany(timeout_ms=POLL, max_records=500)).items():
@@ -131,11 +134,12 @@ class Feed:
                 newest += some
         await self._take(newest)
         # a chart begins where all partitions were read from
-        self.since = max((oldest[tp] for tp in oldest if first[tp] > charted[tp]), default=0)
+        self.since = max((oldest[tp] for tp in oldest if start[tp] > charted[tp]), default=0)
         at = {tp: await consumer.position(tp) for tp in tps}
         answers = {TopicPartition(names.receipts, tp.partition): oldest.get(tp, now) - BEFORE for tp in tps}
         for tp, when in answers.items():
-            at |= await records.written_since(consumer, when, {tp: ends[tp]})
+            first = (await records.written_since(consumer, when, {tp: ends[tp]}))[tp]
+            at[tp] = max(first, ends[tp] - RECEIPTS // len(answers))
         consumer.assign(list(at))
         for tp, offset in at.items():
             consumer.seek(tp, offset)

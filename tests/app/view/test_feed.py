@@ -99,6 +99,17 @@ async def test_of_many_only_the_newest_are_read_and_the_charts_say_so(place, mon
     assert follower.since > 0
 
 
+async def test_of_receipts_without_end_only_the_newest_are_read_to_begin_with(place, monkeypatch):
+    follower, append, _ = place
+    monkeypatch.setattr(feed, "RECEIPTS", 3)
+    await append(*map(str, range(20)), outcome="delivered")
+    follower.look()
+    await follower.begun(15)
+
+    told = list(states(follower.window).values())
+    assert (told.count("delivered"), len(told)) == (3, 20)
+
+
 async def test_of_too_much_a_part_of_the_partitions_is_read_with_its_receipts(place, monkeypatch):
     follower, append, _ = place
     monkeypatch.setattr(feed, "share", lambda _rate, _partitions: 1)
