@@ -247,7 +247,7 @@ def _faust_app(settings: Settings) -> App:
         topic_replication_factor=kafka.replication,
         topic_allow_declare=False,  # they are made, or missed, before Faust starts, and not by settings of Faust's (topics.py)
         topic_disable_leader=True,  # nothing of ours runs on a leader
-        # A standby would write every row a second time to save a takeover 24 s per million keys, and how recovery and the
+        # A standby would write every row a second time to save a takeover 10 s per million keys, and how recovery and the
         # cure of foreign rows go with one is not tested: refused until it is.
         table_standby_replicas=0,
         web_host=view.host,
