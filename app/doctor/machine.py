@@ -233,7 +233,7 @@ def _judge_databases(settings: Settings, folder: Folder) -> Iterator[Finding]:
             yield warning(
                 where,
                 f"{len(one.unreadable)} of {len(one.tables)} databases cannot be used, {name}: {why}",
-                "nothing: the next worker builds them anew from Kafka, about 24 s per million keys",
+                "nothing: the next worker builds them anew from Kafka, 10 to 25 s per million keys",
             )
         tables = {name.rpartition("-")[0] for name in one.tables}
         partitions = max(
