@@ -71,10 +71,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FIELD_NAME = re.compile(r"(?!.*\d{6})[^\W\d][\w$:.-]{0,63}")
 _DRAFT: TypeAdapter[Draft] = TypeAdapter(Draft)
 _NO_SCHEMAS: Schemas = {}
-_NESTED = (
-    dict,
-    list,
-)  # a tuple, as every value of every event is asked: `dict | list` is made anew each time, and slower
+#: A tuple, as every value of every event is asked: `dict | list` is made anew each time, and slower.
+_NESTED = (dict, list)
 
 
 @dataclass(frozen=True)

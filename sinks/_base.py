@@ -320,18 +320,17 @@ def one_for_all(batch: Sequence[Payload], outcome: Outcome) -> list[Outcome]:
     return [outcome] * len(batch)
 
 
-@lru_cache(maxsize=1 << 14)  # one person has several events, and each goes to several destinations
+_LONGEST_ADDRESS = (
+    45  # characters, of one that ends as IPv4 is written; longer texts are not worth a place in the cache
+)
+
+
 def person_ip(text: str) -> str:
     """An IP address as everybody writes it; an empty text for what is none."""
     return _person_ip(text) if len(text) <= _LONGEST_ADDRESS else _person_ip.__wrapped__(text)
 
 
-_LONGEST_ADDRESS = len(
-    "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255"
-)  # longer ones are not worth a place in the cache
-
-
-@lru_cache(maxsize=4096)  # each sink of an event asks
+@lru_cache(maxsize=1 << 14)  # one person has several events, and each goes to several destinations
 def _person_ip(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text.strip()))
