@@ -15,7 +15,10 @@ pytest.register_assert_rewrite("sinks.conformance")  # so that its failures show
 
 # The same examples each time: a test that fails now and then is a defect of the test. HYPOTHESIS_PROFILE=explore looks
 # for new ones.
-hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+#: How long it takes to make examples says something of the machine, which has other work, too.
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
