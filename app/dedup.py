@@ -222,11 +222,10 @@ class _Run:
     def _load(self, keys_: Sequence[bytes]) -> None:
         """Read rows not read yet, and their holds."""
         new = [key for key in keys_ if key not in self.rows]
-        rows = self.seen_get(new)
-        self.rows.update((key, orjson.loads(row) if row else None) for key, row in zip(new, rows, strict=True))
+        self.rows.update(_loads(new, self.seen_get(new)))
         # A crash may have come between the two changelog writes: a hold can stand without a row, and beside a closed one.
         open_ = [key for key in new if key in self.partition.open]
-        self.holds.update(zip(open_, map(_loads, self.held_get(open_)), strict=True))
+        self.holds.update(_loads(open_, self.held_get(open_)))
         self.stored.update(open_)
 
     def run(self, records: Sequence[Any]) -> Result:
@@ -725,8 +724,8 @@ def _brief(key: bytes, copy: Event, offset: int) -> list[Any]:
     return [copy["source"], copy["received"], offset, its, _place(copy)]
 
 
-def _loads(row: bytes | None) -> Json | None:
-    return orjson.loads(row) if row else None
+def _loads(keys_: Sequence[bytes], rows: Sequence[bytes | None]) -> dict[bytes, Json | None]:
+    return {key: orjson.loads(row) if row else None for key, row in zip(keys_, rows, strict=True)}
 
 
 def _dumps(row: Json | None) -> bytes | None:

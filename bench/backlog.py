@@ -44,7 +44,6 @@ DATABASE = (
     24  # MiB of cache and buffers of a database, of which there is one for each table and partition: they fill slowly
 )
 BATCHES = 128  # MiB of records that are worked on: MAX_BYTES in app/lossless/consumer.py
-GRANTED = dict.fromkeys(("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization"), "granted")
 
 CONFIG = """
 [kafka]
@@ -110,7 +109,7 @@ def body(key: Key, number: int) -> bytes:
         "time": int(time.time() * 1000),
         "ids": {"ga_client_id": f"1{order}.1795420000"},
         "commerce": {"value": 10 + number, "currency": "EUR"},
-        "consent": GRANTED,
+        "consent": race.GRANTED,
         "custom": {"number": number},
     }
     if name == "purchase":
@@ -166,8 +165,7 @@ class Worker:
     def look(self) -> None:
         if self.process.poll() is not None:
             raise SystemExit("a worker ended")
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        self.sizes.append(int(status.split("VmRSS:")[1].split()[0]) >> 10)
+        self.sizes.append(race.rss(self.process.pid))
         self.cpu = race.cpu(self.process.pid)
 
 

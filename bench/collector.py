@@ -17,7 +17,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -33,7 +32,6 @@ import report
 
 from app import processes
 from app.events import Json
-from app.kafka import Kafka
 
 GOAL_SINGLE, GOAL_BATCH = 0.35, 12_000  # of the bare server's requests; events a second
 PEERS = Path(__file__).parent / "peers"
@@ -202,14 +200,12 @@ def main() -> int:
         options.rounds, options.seconds, count = 1, 3, EVENTS // 3
     names = [name for name in LOADS if name in (*(options.only or LOADS), "aiohttp")]
     load, found = report.load(), defaultdict[str, list[Found]](list)
-    with tempfile.TemporaryDirectory(prefix="capistream-bench-") as made:
-        folder = Path(made)
-        with Kafka(folder / "kafka", heap="1g") as kafka:
-            more = [str(options.connections), str(options.seconds)]
-            for number in range(options.rounds):
-                turn = number % len(names)
-                for name in names[turn:] + names[:turn]:
-                    found[name].append(measure(name, folder, kafka.brokers, more, count))
+    with race.kafka() as (kafka, folder):
+        more = [str(options.connections), str(options.seconds)]
+        for number in range(options.rounds):
+            turn = number % len(names)
+            for name in names[turn:] + names[:turn]:
+                found[name].append(measure(name, folder, kafka.brokers, more, count))
     result = {name: medians(found[name]) for name in names}
     events = {name: one.requests_per_s * LOADS[name][1] for name, one in result.items()}
     said = {

@@ -13,12 +13,10 @@ outputs counted. The programs take turns; medians of all rounds. The second copy
 
 import asyncio
 import itertools
-import logging
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import venv
 from collections.abc import Iterator, Mapping
@@ -32,7 +30,6 @@ from race import Record, Time
 
 from app import keys, processes
 from app.events import Json
-from app.kafka import Kafka
 
 HERE = Path(__file__).parent
 QUIX = HERE.parent / ".venv-bench"
@@ -76,7 +73,7 @@ def event(number: int, copy: int, size: int) -> Json:
         "origin": {"topic": "shop.events", "partition": copy, "offset": number},
         "ids": {"ga_client_id": f"{number}.1795420000"} if copy == 0 else {},
         "commerce": {"value": number % 100 + 0.5, "currency": "EUR"},
-        "consent": dict.fromkeys(("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization"), "granted"),
+        "consent": race.GRANTED,
     }
     said["custom"] = {"note": "x" * max(0, size - len(orjson.dumps(said)) - 24)}
     return said
@@ -210,25 +207,20 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", action="append", help="contestants")
     options = parser.parse_args()
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     names = options.only or ["capistream", "capistream held", "quix", "aiokafka", "faust"]
     loads = [(500, 1.0), (500, 0.5), (500, 0.0), (2_000, 1.0)]
     if options.quick:
         options.events, options.rounds, loads = 100_000, 1, loads[:1]
-    folder = Path(tempfile.mkdtemp(prefix="capistream-bench-"))
     results: list[Mapping[str, Time]] = []
     text, load = "", report.load()
-    try:
-        with Kafka(folder / "kafka", heap="1g") as kafka:
-            races = Races(kafka.brokers, folder)
-            for size, paired in loads:
-                # where an id comes once a hold ends with the clock, not with a copy: that is waiting, and no work
-                its = [name for name in names if paired == 1.0 or not name.endswith(" held")]
-                results.append(rounds(races, options.rounds, options.events, paired, size, its))
-                if "capistream" in its:
-                    text += told(results[-1], f"{size} bytes, {paired:.0%} paired") + "\n\n"
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with race.kafka() as (kafka, folder):
+        races = Races(kafka.brokers, folder)
+        for size, paired in loads:
+            # where an id comes once a hold ends with the clock, not with a copy: that is waiting, and no work
+            its = [name for name in names if paired == 1.0 or not name.endswith(" held")]
+            results.append(rounds(races, options.rounds, options.events, paired, size, its))
+            if "capistream" in its:
+                text += told(results[-1], f"{size} bytes, {paired:.0%} paired") + "\n\n"
     report.finish(options, text, race.told(results[0]), load)
     return 0
 

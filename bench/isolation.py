@@ -21,6 +21,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+import race
 import report
 
 from app import processes
@@ -29,7 +30,6 @@ from app.demo.run import Demo
 GOAL = 1.2  # how much longer events may take while another destination is down
 WAYS = ("refused", "500", "silent")
 CATCH_UP = 150.0  # seconds for the backlog: longer than the longest pause between attempts
-GRANTED = dict.fromkeys(("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization"), "granted")
 
 
 class Door:
@@ -133,7 +133,7 @@ class Measurement:
             "ids": {"ga_client_id": f"{1000 + len(self.acknowledged)}.1795420000"},
             "commerce": {"value": 9.5, "currency": "EUR", "items": [{"item_id": "SKU-1", "quantity": 1}]},
             "custom": {"event_id": identity},  # GA4 has no event id
-            "consent": GRANTED,
+            "consent": race.GRANTED,
         }
         headers = {"Authorization": f"Bearer {self.system.addresses['secret_key']}"}
         async with self.http.post(

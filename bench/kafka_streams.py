@@ -9,12 +9,10 @@ built with Maven and a JDK, in Debian `apt-get install maven openjdk-17-jdk-head
 measured.
 """
 
-import logging
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,8 +20,6 @@ import dedup
 import race
 import report
 from race import Time
-
-from app.kafka import Kafka
 
 PEER = Path(__file__).parent / "peers" / "kafka_streams"
 BUILT = PEER / "target"
@@ -81,18 +77,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.events, options.rounds = 100_000, 1
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     streams = build()
     if streams is None:
         print("skipped: Kafka Streams needs Maven and a JDK (mvn, javac) to be built", file=sys.stderr)
         return
-    folder, load, size = Path(tempfile.mkdtemp(prefix="capistream-bench-")), report.load(), 500
-    try:
-        with Kafka(folder / "kafka", heap="1g") as kafka:
-            races = Races(kafka.brokers, folder, streams)
-            times = dedup.rounds(races, options.rounds, options.events, 1.0, size, list(NAMES))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    load, size = report.load(), 500
+    with race.kafka() as (kafka, folder):
+        races = Races(kafka.brokers, folder, streams)
+        times = dedup.rounds(races, options.rounds, options.events, 1.0, size, list(NAMES))
     result = {
         name: its
         | {

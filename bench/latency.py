@@ -12,16 +12,12 @@ A hold ends with the log's clock, which goes once a second and half a second beh
 """
 
 import asyncio
-import logging
-import shutil
 import statistics
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -33,7 +29,6 @@ from aiokafka import AIOKafkaProducer
 from system import System
 
 from app import keys
-from app.kafka import Kafka
 
 GOALS = {"50 %": 250}  # milliseconds, p99
 SHARES = {"10 %": 0.1, "50 %": 0.5, "80 %": 0.8}
@@ -143,14 +138,8 @@ def percentiles(values: Sequence[float]) -> dict[str, int]:
 
 
 def measure(conversions: int, seconds: float) -> dict[str, Any]:
-    folder = Path(tempfile.mkdtemp(prefix="capistream-bench-"))
-    try:
-        with Kafka(folder / "kafka", heap="1g") as kafka, System(kafka, folder / "system", more=MORE) as one:
-            capacity = conversions / asyncio.run(one.drain(conversions)).seconds
-            print(f"  capacity: {capacity:,.0f} conversions/s", file=sys.stderr)
-            return {"capacity": round(capacity), "shares": asyncio.run(_flows(one, capacity, seconds))}
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with system.with_capacity(conversions, MORE) as (one, capacity):
+        return {"capacity": round(capacity), "shares": asyncio.run(_flows(one, capacity, seconds))}
 
 
 async def _flows(one: System, capacity: float, seconds: float) -> dict[str, Any]:
@@ -188,7 +177,6 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.seconds, options.conversions = 5.0, 5_000
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     load = report.load()
     result = measure(options.conversions, options.seconds)
     report.finish(options, told(result), result, load)

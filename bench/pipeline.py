@@ -10,46 +10,19 @@ last platform. The platforms are one small process (bench/platforms.py) that ans
 production, and what is kept by default is kept: state, changelogs, receipts, and each request for the pages. Medians of all rounds.
 """
 
-import asyncio
-import logging
-import shutil
 import statistics
-import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import platforms
 import report
 import system
-from system import Drained, System
-
-from app.kafka import Kafka
+from system import Drained
 
 KINDS = {"batching": platforms.BATCHING, "with GA4": platforms.ALL}
 GOALS = {"batching": 5_000, "with GA4": 1_500}  # conversions a second
 
 Case = tuple[str, int]  # kind, number of workers
-
-
-def measure(cases: Sequence[Case], conversions: int, rounds: int) -> dict[Case, list[Drained]]:
-    folder = Path(tempfile.mkdtemp(prefix="capistream-bench-"))
-    found: dict[Case, list[Drained]] = {case: [] for case in cases}
-    try:
-        with Kafka(folder / "kafka", heap="1g") as kafka:
-            for number in range(rounds):
-                for case in cases if number % 2 == 0 else reversed(cases):
-                    kind, workers = case
-                    with System(kafka, folder / "system", destinations=KINDS[kind], workers=workers) as one:
-                        drained = asyncio.run(one.drain(conversions))
-                    rate = conversions / drained.seconds
-                    print(
-                        f"  round {number + 1} {kind}, workers: {workers}: {rate:,.0f} conversions/s", file=sys.stderr
-                    )
-                    found[case].append(drained)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return found
 
 
 def figures(rounds: Sequence[Drained], conversions: int) -> dict[str, float]:
@@ -90,10 +63,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.conversions, options.rounds, options.workers = 10_000, 1, [1]
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     load = report.load()
-    cases = [(kind, workers) for kind in KINDS for workers in options.workers or [1, 2]]
-    found = measure(cases, options.conversions, options.rounds)
+    cases: dict[Case, dict[str, Any]] = {
+        (kind, workers): {"destinations": KINDS[kind], "workers": workers}
+        for kind in KINDS
+        for workers in options.workers or [1, 2]
+    }
+    found = system.rounds(cases, options.conversions, options.rounds)
     result = {case: figures(rounds, options.conversions) for case, rounds in found.items()}
     by_name = {f"{kind}, workers: {workers}": its for (kind, workers), its in result.items()}
     report.finish(options, told(result), by_name, load)

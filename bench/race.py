@@ -1,22 +1,28 @@
 """What the benches share: topics that are filled in batches, and programs that race to read one, each after the other."""
 
 import asyncio
+import logging
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from app import processes
+from app.kafka import Kafka
 
 LOOK = 0.05  # seconds between two looks at what came out
 PATIENCE = 240.0  # seconds without any output; then the race is void
 PARTITIONS = 4
+
+GRANTED = dict.fromkeys(("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization"), "granted")
 
 TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds: the kernel counts processor time in these
 
@@ -36,6 +42,16 @@ class Time:
     per_cpu: float  # events a second of processor time
     second_half_per_cpu: float
     outputs: int
+
+
+@contextmanager
+def kafka() -> Iterator[tuple[Kafka, Path]]:
+    """An embedded one, and a folder to work in; both are gone afterwards."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it complains of each process that is ended
+    with TemporaryDirectory(prefix="capistream-bench-", ignore_cleanup_errors=True) as made:
+        folder = Path(made)
+        with Kafka(folder / "kafka", heap="1g") as one:
+            yield one, folder
 
 
 async def create(brokers: str, names: Iterable[str], partitions: int = PARTITIONS) -> None:
@@ -125,6 +141,12 @@ def cpu(pid: int) -> float:
     """Seconds of processor time of a process so far, all its threads."""
     ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return sum(map(int, ticks)) * TICK
+
+
+def rss(pid: int) -> int:
+    """MiB that a process has in memory."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) >> 10
 
 
 def medians(rounds: Sequence[Mapping[str, Time]]) -> dict[str, Time]:

@@ -8,40 +8,15 @@ together tells whether they get in each other's way. Workers that wait for nothi
 there. Medians of all rounds.
 """
 
-import asyncio
-import logging
-import shutil
 import statistics
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import report
 import system
-from system import Drained, System
-
-from app.kafka import Kafka
+from system import Drained
 
 GOAL = 1.1  # × the processor time of one worker
 COPIES = 2
-
-
-def measure(counts: Sequence[int], conversions: int, rounds: int) -> dict[int, list[Drained]]:
-    folder = Path(tempfile.mkdtemp(prefix="capistream-bench-"))
-    found: dict[int, list[Drained]] = {count: [] for count in counts}
-    try:
-        with Kafka(folder / "kafka", heap="1g") as kafka:
-            for number in range(rounds):
-                for count in counts if number % 2 == 0 else reversed(counts):
-                    with System(kafka, folder / "system", workers=count) as one:
-                        drained = asyncio.run(one.drain(conversions))
-                    rate = COPIES * conversions / drained.seconds
-                    print(f"  round {number + 1}, workers: {count}: {rate:,.0f} events/s", file=sys.stderr)
-                    found[count].append(drained)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return found
 
 
 def figures(rounds: Sequence[Drained], events: int) -> dict[str, float]:
@@ -73,9 +48,9 @@ def main() -> None:
     counts = [1, 2, 4]
     if options.quick:
         options.conversions, options.rounds, counts = 5_000, 1, [1, 2]
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     load = report.load()
-    found = measure(counts, options.conversions, options.rounds)
+    cases = {count: {"workers": count} for count in counts}
+    found = system.rounds(cases, options.conversions, options.rounds)
     result = {count: figures(rounds, COPIES * options.conversions) for count, rounds in found.items()}
     report.finish(options, told(result), {str(count): its for count, its in result.items()}, load)
 

@@ -8,23 +8,18 @@ least squares over the second half of the time before Meta went down.
 """
 
 import asyncio
-import logging
-import shutil
 import statistics
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import backlog
 import latency
+import race
 import report
 import system
 from latency import Flow
 from system import System
-
-from app.kafka import Kafka
 
 GOAL = 1.0  # MiB a minute
 VICTIM = "meta"
@@ -39,7 +34,7 @@ class Memory:
 
     async def watch(self, flow: Flow) -> None:
         while True:
-            self.sizes.append(system.rss(self._pid))
+            self.sizes.append(race.rss(self._pid))
             await flow.look()
             await asyncio.sleep(1)
 
@@ -78,14 +73,8 @@ async def soak(one: System, capacity: float, minutes: float) -> dict[str, Any]:
 
 
 def measure(conversions: int, minutes: float) -> dict[str, Any]:
-    folder = Path(tempfile.mkdtemp(prefix="capistream-bench-"))
-    try:
-        with Kafka(folder / "kafka", heap="1g") as kafka, System(kafka, folder / "system", more=latency.MORE) as one:
-            capacity = conversions / asyncio.run(one.drain(conversions)).seconds
-            print(f"  capacity: {capacity:,.0f} conversions/s", file=sys.stderr)
-            return asyncio.run(soak(one, capacity, minutes))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with system.with_capacity(conversions, latency.MORE) as (one, capacity):
+        return asyncio.run(soak(one, capacity, minutes))
 
 
 def told(result: dict[str, Any]) -> str:
@@ -108,7 +97,6 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.minutes, options.conversions = 0.5, 5_000
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     load = report.load()
     result = measure(options.conversions, options.minutes)
     report.finish(options, told(result), result, load)

@@ -30,7 +30,6 @@ import aiohttp
 import orjson
 import race
 import report
-import system
 from aiokafka import TopicPartition
 
 from app import dedup, keys, processes, records, settings, topics
@@ -198,7 +197,7 @@ def measure(kafka: Kafka, folder: Path, count: int, each: int) -> dict[str, floa
     with Worker(path) as worker:
         pid = worker.process.pid
         costs = [asyncio.run(cost(config, pid, given[n * each : (n + 1) * each])) for n in range(ROUNDS)]
-        mib = system.rss(pid)
+        mib = race.rss(pid)
     # one key is one conversion: its row and its alias row
     return {"keys": count, "restore_s": round(restore, 1), "bytes_per_key": round(disk / count, 1),
             "row_bytes": round(size / count, 1), "rows_per_s": round(count / restore),

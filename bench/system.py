@@ -7,10 +7,11 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import aiohttp
 import orjson
@@ -25,7 +26,6 @@ from app.kafka import Kafka
 APART = 2_000  # orders between the two copies of one
 PATIENCE = 120.0  # seconds without anything new at the platforms
 LOOK = 0.1  # seconds
-GRANTED = dict.fromkeys(("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization"), "granted")
 
 CONFIG = """
 [kafka]
@@ -85,7 +85,7 @@ def pixel(order: str, name: str = "purchase") -> Json:
             "ttp": f"2J3K-{order}",
         },
         "commerce": {"transaction_id": order, "value": 59.98, "currency": "EUR"},
-        "consent": GRANTED,
+        "consent": race.GRANTED,
     }
 
 
@@ -277,10 +277,29 @@ async def _is_ready(http: aiohttp.ClientSession, address: str) -> bool:
         return False
 
 
-def rss(pid: int) -> int:
-    """MiB that a process has in memory."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) >> 10
+C = TypeVar("C")
+
+
+def rounds(cases: Mapping[C, Mapping[str, Any]], conversions: int, count: int) -> dict[C, list[Drained]]:
+    """Systems made with these options drain so many conversions, in turns."""
+    found: dict[C, list[Drained]] = {case: [] for case in cases}
+    with race.kafka() as (kafka, folder):
+        for number in range(count):
+            for case in cases if number % 2 == 0 else reversed([*cases]):
+                with System(kafka, folder / "system", **cases[case]) as one:
+                    found[case].append(asyncio.run(one.drain(conversions)))
+                rate = conversions / found[case][-1].seconds
+                print(f"  round {number + 1}, {case}: {rate:,.0f} conversions/s", file=sys.stderr)
+    return found
+
+
+@contextmanager
+def with_capacity(conversions: int, more: str) -> Iterator[tuple[System, float]]:
+    """(a system with `more` in its configuration, how many conversions a second it takes), measured with so many."""
+    with race.kafka() as (kafka, folder), System(kafka, folder / "system", more=more) as one:
+        capacity = conversions / asyncio.run(one.drain(conversions)).seconds
+        print(f"  capacity: {capacity:,.0f} conversions/s", file=sys.stderr)
+        yield one, capacity
 
 
 def workers(figures: Mapping[str, float]) -> float:

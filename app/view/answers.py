@@ -3,12 +3,10 @@
 It is a part of what was answered: the newest records, of all destinations together, and of those only what `[trace]` keeps.
 """
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from app import keys, records, topics
-from app.errors import Unavailable
 from app.events import Json
 from app.settings import Settings
 from app.view import newest
@@ -79,16 +77,13 @@ class Lately:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._fresh = Fresh(self._read, FRESH)
+        self._fresh = Fresh(self._read, FRESH, what="the newest answers", patience=PATIENCE)
 
     async def answers(self) -> Sequence[Answer]:
         """Raises Unavailable."""
         return await self._fresh.get()
 
     async def _read(self) -> list[Answer]:
-        try:
-            async with asyncio.timeout(PATIENCE), records.reader(self._settings) as consumer:
-                found: Any = newest.last(consumer, self._settings, topics.names(self._settings).trace, MOST)
-                return [answer async for _, key, said in found if (answer := read(key, said))]
-        except TimeoutError:
-            raise Unavailable("Kafka did not give the newest answers in time") from None
+        async with records.reader(self._settings) as consumer:
+            found: Any = newest.last(consumer, self._settings, topics.names(self._settings).trace, MOST)
+            return [answer async for _, key, said in found if (answer := read(key, said))]

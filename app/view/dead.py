@@ -15,7 +15,7 @@ import structlog
 
 from app import letters
 from app.dead_letter import Filed
-from app.errors import CapistreamError, Unavailable
+from app.errors import CapistreamError
 from app.events import Json
 from app.letters import Letters, Told, Wanted
 from app.settings import Settings
@@ -122,7 +122,7 @@ class Desk:
     def __init__(self, settings: Settings, aside: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         """`aside` lets a coroutine run beside everything else."""
         self._settings, self._aside = settings, aside
-        self._letters = Fresh(self._read, FRESH)
+        self._letters = Fresh(lambda: letters.newest(settings, READ), FRESH, what="the dead letters", patience=PATIENCE)
         self._works: dict[str, Work] = {}
 
     async def newest(self, ids: Sequence[str] = (), *, anew: bool = False) -> tuple[Letters, bool]:
@@ -135,13 +135,6 @@ class Desk:
             if old:
                 known = {**await letters.load(self._settings, lambda letter: letter.id.startswith(old)), **known}
         return known, whole
-
-    async def _read(self) -> tuple[Letters, bool]:
-        try:
-            async with asyncio.timeout(PATIENCE):
-                return await letters.newest(self._settings, READ)
-        except TimeoutError:
-            raise Unavailable("Kafka did not give the dead letters in time") from None
 
     async def overview(self, meant: Wanted) -> Json:
         """Raises Unavailable, and CapistreamError."""

@@ -1,6 +1,5 @@
 """The newest merged events, and the newest copies of which they are made, as Kafka has them: a sample for pages to count in."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,6 @@ from aiokafka import AIOKafkaConsumer
 
 from app import records, shape, topics
 from app.erasure import Forgotten
-from app.errors import Unavailable
 from app.events import Event, Json
 from app.settings import Settings
 from app.view.fresh import Fresh
@@ -40,14 +38,7 @@ class Sample:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._fresh = Fresh(self._read, FRESH)
-
-    async def _read(self) -> Newest:
-        try:
-            async with asyncio.timeout(PATIENCE):
-                return await _read(self._settings)
-        except TimeoutError:
-            raise Unavailable("Kafka did not give the newest events in time") from None
+        self._fresh = Fresh(lambda: _read(settings), FRESH, what="the newest events", patience=PATIENCE)
 
     async def newest(self, forgotten: Forgotten) -> Newest:
         """Without events of people who are `forgotten`. Raises Unavailable."""

@@ -35,7 +35,7 @@ class Dedup:
     def __init__(self, pipeline: "Pipeline", site: Site) -> None:
         self.pipeline, self.site = pipeline, site
         self._began = int(time.time() * 1000)
-        self._newest = Fresh(self._read, FRESH)
+        self._newest = Fresh(self._read, FRESH, what="the newest copies")
 
     def routes(self) -> list[web.RouteDef]:
         return [
