@@ -12,7 +12,7 @@ demo: setup
 
 test: setup
 	@echo "Running the tests (about 5 minutes; the first run fetches Apache Kafka, 45 MB, once)"
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 	@echo "All passed. Next: make demo, or make lint before you commit."
 
 setup: $(VENV)/.done

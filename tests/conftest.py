@@ -2,7 +2,6 @@
 
 import os
 import secrets
-from pathlib import Path
 from typing import NamedTuple
 
 import hypothesis
@@ -64,13 +63,7 @@ def environment(monkeypatch):
             monkeypatch.delenv(name)
 
 
-def pytest_collection_modifyitems(config, items):
+def pytest_collection_modifyitems(items):
     for item in items:
-        with_kafka = bool({"kafka", "secured"} & {*getattr(item, "fixturenames", ())})
-        if with_kafka:
+        if {"kafka", "secured"} & {*getattr(item, "fixturenames", ())}:
             item.add_marker("kafka")
-        if with_kafka or item.get_closest_marker("fault"):
-            # With -n 2 --dist loadgroup: these wait more than they compute, and share a Kafka and systems by folder.
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(Path(__file__).parent).parts[0]))
-    if getattr(config.option, "numprocesses", None) or hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)  # the long ones first
