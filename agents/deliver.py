@@ -59,6 +59,7 @@ LATE_FOR = 60.0  # seconds for which that is so until somebody is told: a backfi
 REFUSED_FOR = 60.0  # seconds for which its topic takes nothing until somebody is told
 DOUBTS = 200  # parked events that are looked at in one turn, whether they are of somebody who is forgotten
 TURN = 1.0  # seconds after which the loop turns, whatever happens
+PACE = 0.025  # seconds between two requests that could have been one
 MAYBE_THERE = "an earlier attempt may have reached the platform"
 MOST_TRACES = 5  # that the outcome of an event names
 
@@ -113,7 +114,7 @@ class Deliver:
         self.topic = pipeline.names.to(name)
         self.clock = Clock()
         self.queue = Queue(
-            Policy(sink.limits, settings.concurrency, self._rate(1.0), settings.linger, settings.on_ambiguous),
+            Policy(sink.limits, settings.concurrency, self._rate(1.0), settings.linger, PACE, settings.on_ambiguous),
             self.clock,
         )
         self.sender = Sender(name, settings, sink, pipeline.tokens, pipeline.http, self.clock)

@@ -182,7 +182,8 @@ class Destination(Part):
     rate: Annotated[float, Field(gt=0)] | None = None
     """Most requests a second, of all workers together. Default: what the platform allows, where that is known."""
     linger: Seconds = 0.0
-    """How long an event may wait for others that can share its request. Fewer and larger requests, a little later."""
+    """How long an event may wait for others that can share its request. Fewer and larger requests, a little later. Right after a
+    request that it could have been in, it waits for 25 ms in any case."""
     on_ambiguous: Literal["retry", "give_up"] = "retry"
     """After a time-out or reset, when the platform may have the event and could not recognise a repetition: `retry` may count it
     twice, `give_up` may lose it (a dead letter says so)."""
