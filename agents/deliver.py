@@ -9,6 +9,7 @@ is too wrong to be sent in app/guard.py, of whom nothing may be sent any more in
     batch     records of the topic become jobs; the offset of a batch waits for all of its jobs, the next batch does not
     run       takes requests out of the queue for as long as the worker runs
     _request  one request: send, understand, record
+    _record   writes down what came of it, together with what came of other requests meanwhile
 
 Its rows are those of app/outcome_rows.py.
 """
@@ -41,6 +42,7 @@ from app.outcome_rows import ASKED, HOURS, NAME, NUDGE, PARKED, UNCLEAR
 from app.prepare import NO_NAME, Final, Prepared, prepare
 from app.recent import Recent
 from app.sending import Sender
+from app.together import Together
 from app.trace import Exchange
 from sinks._base import Accepted, Delivered, Halt, Payload, Request, Retry, Sink
 
@@ -62,8 +64,17 @@ TURN = 1.0  # seconds after which the loop turns, whatever happens
 MAYBE_THERE = "an earlier attempt may have reached the platform"
 MOST_TRACES = 5  # that the outcome of an event names
 
-Notes = dict[Job, bytes]  # job -> its row in the topic of traces
+Notes = Sequence[tuple[Job, bytes]]  # rows in the topic of traces
 Tables = defaultdict[int, dict[bytes, bytes | None]]  # partition -> rows by key; None deletes
+
+
+@dataclass(frozen=True)
+class Results:
+    """What there is to write down. `beside`: rows (key -> partition, value) that are written together with the outcomes."""
+
+    finals: Sequence[tuple[Job, Final]]
+    beside: Mapping[bytes, tuple[int, bytes | None]]
+    notes: Notes
 
 
 @dataclass(frozen=True)
@@ -139,6 +150,8 @@ class Deliver:
         self._last_told: tuple[str, str] = ("ok", "")
         self._late_since = math.inf  # steady time since when an event is near its end; -inf: told
         self._refused: Refused | None = None  # while its topic takes nothing
+        # a platform that takes one event a request would else cost as many writes as it has events
+        self._results = Together(self._write_results)
 
     # -- for pages and health
 
@@ -587,7 +600,7 @@ class Deliver:
         self._told()
         requests = {job: one for job, one in zip(jobs, made, strict=True) if isinstance(one, Request)}
         now, more = self.clock.unix(), {"outcome": "shadowed"}
-        notes = {job: trace.row(job, self.name, requests[job], now, more) for job, _ in settled if job in requests}
+        notes = [(job, trace.row(job, self.name, requests[job], now, more)) for job, _ in settled if job in requests]
         await self._settle([(job, Final("shadowed")) for job, _ in settled], generation, notes)
 
     def _notes(self, jobs: Sequence[Job], exchange: Exchange) -> Notes:
@@ -595,12 +608,12 @@ class Deliver:
         settings = self.pipeline.settings.trace
         kept = [pair for pair in zip(jobs, exchange.outcomes, strict=True) if trace.wanted(settings, *pair)]
         answer = self.sender.told(exchange) if kept else ""
-        notes = {}
+        notes: list[tuple[Job, bytes]] = []
         for job, outcome in kept:
             alone = self.sender.rehearse([trace.discreet(job.payload, job.event)])
             request = alone if exchange.at and isinstance(alone, Request) else None
             more = trace.exchange_of(job, exchange, outcome, len(jobs), answer)
-            notes[job] = trace.row(job, self.name, request, exchange.at or self.clock.unix(), more)
+            notes.append((job, trace.row(job, self.name, request, exchange.at or self.clock.unix(), more)))
         return notes
 
     async def _check(self, payloads: Sequence[Payload]) -> None:
@@ -651,7 +664,7 @@ class Deliver:
 
     # -- what became of it
 
-    async def _settle(self, settled: Sequence[Settled], generation: int, notes: Notes | None = None) -> None:
+    async def _settle(self, settled: Sequence[Settled], generation: int, notes: Notes = ()) -> None:
         """Record results, then let the offsets go that waited for them. `notes`: what is to be looked at of how it came to them."""
         finals = [(job, one) for job, one in settled if isinstance(one, Final)]
         queued = [(job, one) for job, one in settled if isinstance(one, Queued)]
@@ -700,19 +713,22 @@ class Deliver:
         finals: Sequence[tuple[Job, Final]],
         generation: int,
         beside: Mapping[bytes, tuple[int, bytes | None]] | None = None,
-        notes: Notes | None = None,
+        notes: Notes = (),
     ) -> None:
-        """Dead letters and receipts first, then the outcome row: a crash in between repeats, never swallows.
+        """Returns when all of it is written. Raises Lost."""
+        if finals or beside or notes:
+            await self._results.add(Results(finals, beside or {}, notes), generation)
 
-        `beside` are rows (key -> partition, value) that are written together with the outcomes.
-        """
-        if not finals and not beside and not notes:
-            return
+    async def _write_results(self, results: Sequence[Results], generation: int) -> None:
+        """Dead letters and receipts first, then the outcome row: a crash in between repeats, never swallows."""
         pipeline, now = self.pipeline, self._now()
+        finals = [final for one in results for final in one.finals]
+        notes = [note for one in results for note in one.notes]
         rows = intake.new_rows()
         tables: Tables = defaultdict(dict)
-        for key, (p, value) in (beside or {}).items():
-            tables[p][key] = value
+        for one in results:
+            for key, (p, value) in one.beside.items():
+                tables[p][key] = value
         for job, final in finals:
             p = job.partition
             rows[pipeline.names.receipts, p].append(
@@ -738,9 +754,9 @@ class Deliver:
             if job.key in self._unclear:
                 tables[p][UNCLEAR + job.key] = None
             metrics.OUTCOMES.labels(self.name, final.outcome).inc()
-        for job, value in (notes or {}).items():
+        for job, value in notes:
             rows[pipeline.names.trace, job.partition].append((job.key.split(NAME)[0], value, now))
-        self._note_places(notes or {}, await pipeline.write(rows, generation))
+        self._note_places(notes, await pipeline.write(rows, generation))
         for job, final in finals:
             tables[job.partition][job.key] = outcome_rows.outcome(job, final, now)
         done = [job for job, _ in finals if job.parked and not self._is_overtaken(job)]
@@ -759,7 +775,7 @@ class Deliver:
     def _note_places(self, notes: Notes, places: intake.Places) -> None:
         """Where the rows of traces stand by now; nowhere, if their topic did not take them."""
         left = {p: deque(offsets) for (topic, p), offsets in places.items() if topic == self.pipeline.names.trace}
-        for job in notes:  # in the order in which their rows were written
+        for job, _ in notes:  # in the order in which their rows were written
             offset = left[job.partition].popleft() if left.get(job.partition) else -1
             if offset >= 0:
                 job.traces = [*job.traces, offset][-MOST_TRACES:]
