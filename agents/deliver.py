@@ -77,7 +77,7 @@ class Results:
     notes: Notes
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class Entry:
     """A record of the destination's topic."""
 
@@ -954,16 +954,9 @@ def _suppressed(what: erasure.What, *, unclear: bool = False) -> Final:
 
 def _entry(key: bytes | None, value: bytes | None, offset: int, at: int) -> Entry | None:
     """The event of a record, or None for what somebody else wrote into our topic."""
-    try:
-        said = orjson.loads(value or b"")
-        event: Event = said["event"]
-        replay = said.get("replay", 0)
-        known = type(replay) is int and 0 <= replay < 2**53
-        if key is None or not known or not shape.is_event_of(key, event) or event["time"] < 0:
-            return None
-        return Entry(key, offset, event, replay, at)
-    except (TypeError, ValueError, KeyError, AttributeError):
+    if key is None or (found := shape.routed(key, value)) is None:
         return None
+    return Entry(key, offset, found.event, found.replay, at)
 
 
 def _order(entry: Entry) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """app/together.py: group commit."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,10 +15,12 @@ class Store:
     """Keeps what is written, each write after as many turns of the loop as it is told."""
 
     def __init__(self, turns: int = 3) -> None:
-        self.turns, self.writes, self.under_way = turns, [], 0
+        self.turns, self.begun, self.under_way = turns, asyncio.Event(), 0
+        self.writes: list[tuple[int, list[Any]]] = []
         self.together = Together(self.write)
 
     async def write(self, some, generation) -> None:
+        self.begun.set()
         self.under_way += 1
         assert self.under_way == 1
         for _ in range(self.turns):
@@ -29,8 +32,7 @@ class Store:
 async def test_what_comes_during_a_write_goes_with_the_next_one_in_its_order():
     store = Store()
     first = asyncio.create_task(store.together.add("a", 1))
-    while not store.under_way:
-        await asyncio.sleep(0)
+    await store.begun.wait()
 
     await asyncio.gather(first, *(store.together.add(one, 1) for one in "bcd"))
 
@@ -57,8 +59,7 @@ async def test_who_waits_for_a_write_that_fails_is_told_and_nobody_else():
 
     together = Together(write)
     first = asyncio.create_task(together.add("a", 1))
-    while not store.under_way:
-        await asyncio.sleep(0)
+    await store.begun.wait()
     found = await asyncio.gather(*(together.add(one, 1) for one in refused), return_exceptions=True)
     await together.add("d", 1)
 
@@ -69,8 +70,7 @@ async def test_who_waits_for_a_write_that_fails_is_told_and_nobody_else():
 async def test_somebody_who_waits_no_more_takes_nothing_from_the_others():
     store = Store()
     gone, stays = (asyncio.create_task(store.together.add(one, 1)) for one in "ab")
-    while not store.under_way:
-        await asyncio.sleep(0)
+    await store.begun.wait()
 
     gone.cancel()
     await stays
@@ -84,7 +84,7 @@ async def test_somebody_who_waits_no_more_takes_nothing_from_the_others():
 def test_everything_is_written_once_in_order_and_never_with_another_generation(given, turns):
     """`given`: (turns of the loop until the next is added, generation of this one)."""
 
-    async def run() -> list:
+    async def run() -> list[Any]:
         store, tasks = Store(turns), []
         for number, (pause, generation) in enumerate(given):
             tasks.append(asyncio.create_task(store.together.add((number, generation), generation)))
