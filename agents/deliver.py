@@ -612,7 +612,7 @@ class Deliver:
         for job, outcome in kept:
             alone = self.sender.rehearse([trace.discreet(job.payload, job.event)])
             request = alone if exchange.at and isinstance(alone, Request) else None
-            more = trace.exchange_of(job, exchange, outcome, len(jobs), answer)
+            more = trace.exchange_of(job, exchange, outcome, answer)
             notes.append((job, trace.row(job, self.name, request, exchange.at or self.clock.unix(), more)))
         return notes
 
