@@ -308,8 +308,11 @@ def left_open(response: Response) -> bool:
 
 def hashed(user: Mapping[str, Any], variants: Mapping[str, str]) -> dict[str, str]:
     """Pick the identifiers that a sink takes of a person, each in the variant it names, else as it was given."""
-    chosen = {name: user.get(name, {}).get(rule) or user.get(name, {}).get("given") for name, rule in variants.items()}
-    return {name: digest for name, digest in chosen.items() if digest}
+    return {
+        name: digest
+        for name, rule in variants.items()
+        if name in user and (digest := user[name].get(rule) or user[name].get("given"))
+    }
 
 
 def is_test(event: Event) -> bool:
