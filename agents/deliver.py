@@ -54,7 +54,7 @@ log = structlog.get_logger()
 LONGEST_ASK = 86_400.0  # seconds between two questions what became of it
 ASK_FOR = 7 * 86_400.0  # seconds after which nobody asks any more
 ASK_AT_ONCE = 4  # questions under way
-SWEEP = 500  # outcomes looked at, once a second and partition at most, whether they may be forgotten
+SWEEP = 500  # outcomes looked at, once a second and partition at most, whether they may be forgotten; see outcome_rows.Sweep
 LOOK = 5.0  # seconds between two looks how it does
 LATE = 0.5  # part of its maximum age that an event may have waited away
 LATE_FOR = 60.0  # seconds for which that is so until somebody is told: a backfill may bring such events
@@ -146,7 +146,7 @@ class Deliver:
         self._asking = 0  # questions under way
         self._doubted: list[bytes] = []  # keys of parked events: is one of somebody who is forgotten by now?
         self._due: list[tuple[float, bytes]] = []  # a heap of the keys of both, by Unix time
-        self._swept: dict[int, float] = {}  # partition -> Unix milliseconds of its last sweep
+        self._sweeps: dict[int, outcome_rows.Sweep] = {}  # by partition
         self._last_told: tuple[str, str] = ("ok", "")
         self._late_since = math.inf  # steady time since when an event is near its end; -inf: told
         self._refused: Refused | None = None  # while its topic takes nothing
@@ -212,6 +212,7 @@ class Deliver:
         self._jobs, self._behind, self._open = {}, {}, {}
         self._waiting.clear()
         self._parked, self._unclear, self._asked, self._due, self._doubted = {}, {}, {}, [], []
+        self._sweeps = {}
         # not those of its own topic: that may be gone
         sources, events = self.pipeline.app.consumer.sources(), self.pipeline.names.events
         mine = [tp.partition for tp in sources if tp.topic == events]
@@ -282,20 +283,19 @@ class Deliver:
             elif entry.key not in newest or _order(entry) > _order(newest[entry.key]):
                 newest[entry.key] = entry
         await self.pipeline.write(strangers, generation)
-        jobs, finals = self._jobs_of(p, newest.values())
-        await self._record(finals, generation)
         await self._forget(p, generation)
+        jobs, finals = self._jobs_of(p, newest.values())
+        if finals:
+            await self._record(finals, generation)
+            # one with the same key may have been settled meanwhile
+            rows = self.outcomes.get(p, [job.key for job in jobs])
+            jobs = [job for job, row in zip(jobs, rows, strict=True) if not outcome_rows.settles(row, job)]
         if generation != self._generation:
             raise Lost("other partitions by now")
+        # Nothing awaits from the look at the outcomes to the judgement, and nothing is sent before it.
         opened = Open()
-        fresh: list[Job] = []
         replaced: list[Job] = []
-        # Nothing awaits from here to the judgement: one with the same key may have been settled meanwhile, and nothing is sent
-        # before it.
-        for job, row in zip(jobs, self.outcomes.get(p, [job.key for job in jobs]), strict=True):
-            if outcome_rows.settles(row, job):
-                continue
-            fresh.append(job)
+        for job in jobs:
             if job.key in self._parked:
                 replaced += [job] if job.revision else []  # the parked one goes out with what this one says
             else:
@@ -303,7 +303,7 @@ class Deliver:
                 self._open[job] = opened
                 self._waiting[p] += 1
                 self._enter(job)
-        self._judge(fresh)
+        self._judge(jobs)
         await self._replace(replaced, generation)
         self._changed.set()
         return opened.done if opened.left else None
@@ -753,7 +753,8 @@ class Deliver:
                 )
             if job.key in self._unclear:
                 tables[p][UNCLEAR + job.key] = None
-            metrics.OUTCOMES.labels(self.name, final.outcome).inc()
+        for outcome, count in Counter(final.outcome for _, final in finals).items():
+            metrics.OUTCOMES.labels(self.name, outcome).inc(count)
         for job, value in notes:
             rows[pipeline.names.trace, job.partition].append((job.key.split(NAME)[0], value, now))
         self._note_places(notes, await pipeline.write(rows, generation))
@@ -935,12 +936,18 @@ class Deliver:
 
     async def _forget(self, p: int, generation: int) -> None:
         """Delete outcomes that are as old as their changelog lets them get."""
-        now = self._now()
-        if now - self._swept.get(p, 0.0) < 1000:
+        now, kept = self._now(), topics.outcomes_kept(self.sink.limits)
+        sweep = self._sweeps.setdefault(p, outcome_rows.Sweep())
+        if now < sweep.again:
             return
-        self._swept[p] = now
-        oldest = now - topics.outcomes_kept(self.sink.limits)
-        gone = self.outcomes.sweep(p, SWEEP, lambda _, row: outcome_rows.recorded(row) < oldest)
+        seen: list[float] = []
+
+        def expired(_key: bytes, row: bytes) -> bool:
+            seen.append(outcome_rows.recorded(row))
+            return seen[-1] < now - kept
+
+        gone = self.outcomes.sweep(p, SWEEP, expired)
+        sweep.looked(seen, now, kept, ended=len(seen) < SWEEP)
         await self.outcomes.write(p, dict.fromkeys(gone), generation)
 
     def _now(self) -> int:

@@ -126,7 +126,7 @@ def in_clear(event: Event) -> dict[str, str]:
     return found
 
 
-@lru_cache(maxsize=4096)  # each destination of an event asks
+@lru_cache(maxsize=1 << 14)  # each destination of an event asks
 def _addresses(address: str) -> Mapping[str, str]:
     return {one.lower(): cut(address) for one in (address, person_ip(address)) if one}
 
