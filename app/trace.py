@@ -18,6 +18,7 @@ A row, by conversion key, JSON:
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import is_not
 from typing import Any
 
 import orjson
@@ -145,20 +146,27 @@ def _without(value: Any, gone: Mapping[str, str]) -> Any:
     """The value itself where it has none of them, and so in each of its parts: of every event that is sent there is a row."""
     if isinstance(value, str):
         return gone.get(value.lower(), value)
-    named = isinstance(value, dict)
-    changed: dict[Any, Any] = {}
-    for at, inner in value.items() if named else enumerate(value):
-        if isinstance(inner, str):  # most are, and a call for each costs more than the rest
-            new = gone.get(inner.lower(), inner)
-        elif isinstance(inner, _WITH_PARTS):
-            new = _without(inner, gone)
-        else:
-            continue
-        if new is not inner:
-            changed[at] = new
-    if not changed:
-        return value
-    return {**value, **changed} if named else [changed.get(at, inner) for at, inner in enumerate(value)]
+    if isinstance(value, dict):
+        changed = {}
+        for (
+            name,
+            inner,
+        ) in value.items():  # texts, and digests in lists of their own: a call for each costs more than the rest
+            if isinstance(inner, str):
+                new = gone.get(inner.lower(), inner)
+            elif isinstance(inner, list) and len(inner) == 1 and isinstance(inner[0], str):
+                new = [found] if (found := gone.get(inner[0].lower())) is not None else inner
+            elif isinstance(inner, _WITH_PARTS):
+                new = _without(inner, gone)
+            else:
+                continue
+            if new is not inner:
+                changed[name] = new
+        return {**value, **changed} if changed else value
+    if isinstance(value, _WITH_PARTS):
+        members = [_without(inner, gone) for inner in value]
+        return members if any(map(is_not, members, value)) else value
+    return value
 
 
 _WITH_PARTS = (dict, list, tuple)

@@ -125,7 +125,10 @@ def test_what_platforms_need_in_clear_is_not_kept_whatever_the_sink_makes_of_it(
             {"agent": "Planted/1.0", "deep": [{"towns": ["LISBOA", "Porto"]}]},
             ('{"town":"Lisboa"}', "Lisboa", "{Lisboa"),
         ),
-        ({"agent": "other", "n": 1, "deep": [{"towns": ["Porto"]}]}, ('{"town": "Porto"}', "Porto", "{no JSON")),
+        (
+            {"agent": "other", "n": 1, "one": ["Porto"], "deep": [{"towns": ["Porto"]}, 7]},
+            ('{"town": "Porto"}', "Porto", "{no JSON"),
+        ),
     ],
 )
 def test_only_what_tells_of_the_person_is_changed(body, group):
