@@ -85,7 +85,7 @@ class Sweep:
         self._oldest = min(self._oldest, min((at for at in recorded if at >= now - kept), default=math.inf))
         if ended:
             self.again = max(self.again, min(self._oldest + kept, now + LONGEST_REST))
-            self._oldest = math.inf
+            self._oldest = now  # rows that are written from now on, the next pass may not see
 
 
 def parked(job: Job, until: float, now: int) -> bytes:

@@ -148,10 +148,8 @@ def _without(value: Any, gone: Mapping[str, str]) -> Any:
         return gone.get(value.lower(), value)
     if isinstance(value, dict):
         changed = {}
-        for (
-            name,
-            inner,
-        ) in value.items():  # texts, and digests in lists of their own: a call for each costs more than the rest
+        # nearly all are texts, or digests in lists of their own: a call for each would cost more than the rest
+        for name, inner in value.items():
             if isinstance(inner, str):
                 new = gone.get(inner.lower(), inner)
             elif isinstance(inner, list) and len(inner) == 1 and isinstance(inner[0], str):

@@ -97,3 +97,11 @@ def test_a_pass_is_followed_by_rest_until_the_oldest_row_can_be_old_enough(oldes
 
 def test_the_end_of_a_pass_that_may_have_begun_in_the_middle_says_nothing():
     assert looks(outcome_rows.Sweep(), [[7.0, 8.0]], now=9.0) == outcome_rows.LOOK
+
+
+def test_rows_that_are_written_while_it_rests_are_not_kept_longer_for_it():
+    sweep = outcome_rows.Sweep()
+    for now in (0.0, 1_000.0):  # of a table that is empty
+        sweep.looked([], now, 5_000.0, ended=True)
+
+    assert sweep.again == 5_000.0
