@@ -150,14 +150,13 @@ def _without(value: Any, gone: Mapping[str, str]) -> Any:
         changed = {}
         # nearly all are texts, or digests in lists of their own: a call for each would cost more than the rest
         for name, inner in value.items():
+            new: Any = inner
             if isinstance(inner, str):
                 new = gone.get(inner.lower(), inner)
             elif isinstance(inner, list) and len(inner) == 1 and isinstance(inner[0], str):
-                new = [found] if (found := gone.get(inner[0].lower())) is not None else inner
+                new = [gone[inner[0].lower()]] if inner[0].lower() in gone else inner
             elif isinstance(inner, _WITH_PARTS):
                 new = _without(inner, gone)
-            else:
-                continue
             if new is not inner:
                 changed[name] = new
         return {**value, **changed} if changed else value
