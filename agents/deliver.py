@@ -9,6 +9,7 @@ is too wrong to be sent in app/guard.py, of whom nothing may be sent any more in
     batch     records of the topic become jobs; the offset of a batch waits for all of its jobs, the next batch does not
     run       takes requests out of the queue for as long as the worker runs
     _request  one request: send, understand, record
+    _record   writes down what came of it, together with what came of other requests meanwhile
 
 Its rows are those of app/outcome_rows.py.
 """
@@ -41,6 +42,7 @@ from app.outcome_rows import ASKED, HOURS, NAME, NUDGE, PARKED, UNCLEAR
 from app.prepare import NO_NAME, Final, Prepared, prepare
 from app.recent import Recent
 from app.sending import Sender
+from app.together import Together
 from app.trace import Exchange
 from sinks._base import Accepted, Delivered, Halt, Payload, Request, Retry, Sink
 
@@ -52,7 +54,7 @@ log = structlog.get_logger()
 LONGEST_ASK = 86_400.0  # seconds between two questions what became of it
 ASK_FOR = 7 * 86_400.0  # seconds after which nobody asks any more
 ASK_AT_ONCE = 4  # questions under way
-SWEEP = 500  # outcomes looked at, once a second and partition at most, whether they may be forgotten
+SWEEP = 500  # outcomes looked at, once a second and partition at most, whether they may be forgotten; see outcome_rows.Sweep
 LOOK = 5.0  # seconds between two looks how it does
 LATE = 0.5  # part of its maximum age that an event may have waited away
 LATE_FOR = 60.0  # seconds for which that is so until somebody is told: a backfill may bring such events
@@ -63,11 +65,20 @@ PACE = 0.025  # seconds between two requests that could have been one
 MAYBE_THERE = "an earlier attempt may have reached the platform"
 MOST_TRACES = 5  # that the outcome of an event names
 
-Notes = dict[Job, bytes]  # job -> its row in the topic of traces
+Notes = Sequence[tuple[Job, bytes]]  # rows in the topic of traces
 Tables = defaultdict[int, dict[bytes, bytes | None]]  # partition -> rows by key; None deletes
 
 
 @dataclass(frozen=True)
+class Results:
+    """What there is to write down. `beside`: rows (key -> partition, value) that are written together with the outcomes."""
+
+    finals: Sequence[tuple[Job, Final]]
+    beside: Mapping[bytes, tuple[int, bytes | None]]
+    notes: Notes
+
+
+@dataclass(eq=False, slots=True)
 class Entry:
     """A record of the destination's topic."""
 
@@ -136,10 +147,12 @@ class Deliver:
         self._asking = 0  # questions under way
         self._doubted: list[bytes] = []  # keys of parked events: is one of somebody who is forgotten by now?
         self._due: list[tuple[float, bytes]] = []  # a heap of the keys of both, by Unix time
-        self._swept: dict[int, float] = {}  # partition -> Unix milliseconds of its last sweep
+        self._sweeps: dict[int, outcome_rows.Sweep] = {}  # by partition
         self._last_told: tuple[str, str] = ("ok", "")
         self._late_since = math.inf  # steady time since when an event is near its end; -inf: told
         self._refused: Refused | None = None  # while its topic takes nothing
+        # a platform that takes one event a request would else cost as many writes as it has events
+        self._results = Together(self._write_results)
 
     # -- for pages and health
 
@@ -200,6 +213,7 @@ class Deliver:
         self._jobs, self._behind, self._open = {}, {}, {}
         self._waiting.clear()
         self._parked, self._unclear, self._asked, self._due, self._doubted = {}, {}, {}, [], []
+        self._sweeps = {}
         # not those of its own topic: that may be gone
         sources, events = self.pipeline.app.consumer.sources(), self.pipeline.names.events
         mine = [tp.partition for tp in sources if tp.topic == events]
@@ -270,20 +284,19 @@ class Deliver:
             elif entry.key not in newest or _order(entry) > _order(newest[entry.key]):
                 newest[entry.key] = entry
         await self.pipeline.write(strangers, generation)
-        jobs, finals = self._jobs_of(p, newest.values())
-        await self._record(finals, generation)
         await self._forget(p, generation)
+        jobs, finals = self._jobs_of(p, newest.values())
+        if finals:
+            await self._record(finals, generation)
+            # one with the same key may have been settled meanwhile
+            rows = self.outcomes.get(p, [job.key for job in jobs])
+            jobs = [job for job, row in zip(jobs, rows, strict=True) if not outcome_rows.settles(row, job)]
         if generation != self._generation:
             raise Lost("other partitions by now")
+        # Nothing awaits from the look at the outcomes to the judgement, and nothing is sent before it.
         opened = Open()
-        fresh: list[Job] = []
         replaced: list[Job] = []
-        # Nothing awaits from here to the judgement: one with the same key may have been settled meanwhile, and nothing is sent
-        # before it.
-        for job, row in zip(jobs, self.outcomes.get(p, [job.key for job in jobs]), strict=True):
-            if outcome_rows.settles(row, job):
-                continue
-            fresh.append(job)
+        for job in jobs:
             if job.key in self._parked:
                 replaced += [job] if job.revision else []  # the parked one goes out with what this one says
             else:
@@ -291,7 +304,7 @@ class Deliver:
                 self._open[job] = opened
                 self._waiting[p] += 1
                 self._enter(job)
-        self._judge(fresh)
+        self._judge(jobs)
         await self._replace(replaced, generation)
         self._changed.set()
         return opened.done if opened.left else None
@@ -588,7 +601,7 @@ class Deliver:
         self._told()
         requests = {job: one for job, one in zip(jobs, made, strict=True) if isinstance(one, Request)}
         now, more = self.clock.unix(), {"outcome": "shadowed"}
-        notes = {job: trace.row(job, self.name, requests[job], now, more) for job, _ in settled if job in requests}
+        notes = [(job, trace.row(job, self.name, requests[job], now, more)) for job, _ in settled if job in requests]
         await self._settle([(job, Final("shadowed")) for job, _ in settled], generation, notes)
 
     def _notes(self, jobs: Sequence[Job], exchange: Exchange) -> Notes:
@@ -596,12 +609,12 @@ class Deliver:
         settings = self.pipeline.settings.trace
         kept = [pair for pair in zip(jobs, exchange.outcomes, strict=True) if trace.wanted(settings, *pair)]
         answer = self.sender.told(exchange) if kept else ""
-        notes = {}
+        notes: list[tuple[Job, bytes]] = []
         for job, outcome in kept:
             alone = self.sender.rehearse([trace.discreet(job.payload, job.event)])
             request = alone if exchange.at and isinstance(alone, Request) else None
-            more = trace.exchange_of(job, exchange, outcome, len(jobs), answer)
-            notes[job] = trace.row(job, self.name, request, exchange.at or self.clock.unix(), more)
+            more = trace.exchange_of(job, exchange, outcome, answer)
+            notes.append((job, trace.row(job, self.name, request, exchange.at or self.clock.unix(), more)))
         return notes
 
     async def _check(self, payloads: Sequence[Payload]) -> None:
@@ -652,7 +665,7 @@ class Deliver:
 
     # -- what became of it
 
-    async def _settle(self, settled: Sequence[Settled], generation: int, notes: Notes | None = None) -> None:
+    async def _settle(self, settled: Sequence[Settled], generation: int, notes: Notes = ()) -> None:
         """Record results, then let the offsets go that waited for them. `notes`: what is to be looked at of how it came to them."""
         finals = [(job, one) for job, one in settled if isinstance(one, Final)]
         queued = [(job, one) for job, one in settled if isinstance(one, Queued)]
@@ -701,19 +714,22 @@ class Deliver:
         finals: Sequence[tuple[Job, Final]],
         generation: int,
         beside: Mapping[bytes, tuple[int, bytes | None]] | None = None,
-        notes: Notes | None = None,
+        notes: Notes = (),
     ) -> None:
-        """Dead letters and receipts first, then the outcome row: a crash in between repeats, never swallows.
+        """Returns when all of it is written. Raises Lost."""
+        if finals or beside or notes:
+            await self._results.add(Results(finals, beside or {}, notes), generation)
 
-        `beside` are rows (key -> partition, value) that are written together with the outcomes.
-        """
-        if not finals and not beside and not notes:
-            return
+    async def _write_results(self, results: Sequence[Results], generation: int) -> None:
+        """Dead letters and receipts first, then the outcome row: a crash in between repeats, never swallows."""
         pipeline, now = self.pipeline, self._now()
+        finals = [final for one in results for final in one.finals]
+        notes = [note for one in results for note in one.notes]
         rows = intake.new_rows()
         tables: Tables = defaultdict(dict)
-        for key, (p, value) in (beside or {}).items():
-            tables[p][key] = value
+        for one in results:
+            for key, (p, value) in one.beside.items():
+                tables[p][key] = value
         for job, final in finals:
             p = job.partition
             rows[pipeline.names.receipts, p].append(
@@ -738,10 +754,11 @@ class Deliver:
                 )
             if job.key in self._unclear:
                 tables[p][UNCLEAR + job.key] = None
-            metrics.OUTCOMES.labels(self.name, final.outcome).inc()
-        for job, value in (notes or {}).items():
+        for outcome, count in Counter(final.outcome for _, final in finals).items():
+            metrics.OUTCOMES.labels(self.name, outcome).inc(count)
+        for job, value in notes:
             rows[pipeline.names.trace, job.partition].append((job.key.split(NAME)[0], value, now))
-        self._note_places(notes or {}, await pipeline.write(rows, generation))
+        self._note_places(notes, await pipeline.write(rows, generation))
         for job, final in finals:
             tables[job.partition][job.key] = outcome_rows.outcome(job, final, now)
         done = [job for job, _ in finals if job.parked and not self._is_overtaken(job)]
@@ -760,7 +777,7 @@ class Deliver:
     def _note_places(self, notes: Notes, places: intake.Places) -> None:
         """Where the rows of traces stand by now; nowhere, if their topic did not take them."""
         left = {p: deque(offsets) for (topic, p), offsets in places.items() if topic == self.pipeline.names.trace}
-        for job in notes:  # in the order in which their rows were written
+        for job, _ in notes:  # in the order in which their rows were written
             offset = left[job.partition].popleft() if left.get(job.partition) else -1
             if offset >= 0:
                 job.traces = [*job.traces, offset][-MOST_TRACES:]
@@ -920,12 +937,18 @@ class Deliver:
 
     async def _forget(self, p: int, generation: int) -> None:
         """Delete outcomes that are as old as their changelog lets them get."""
-        now = self._now()
-        if now - self._swept.get(p, 0.0) < 1000:
+        now, kept = self._now(), topics.outcomes_kept(self.sink.limits)
+        sweep = self._sweeps.setdefault(p, outcome_rows.Sweep())
+        if now < sweep.again:
             return
-        self._swept[p] = now
-        oldest = now - topics.outcomes_kept(self.sink.limits)
-        gone = self.outcomes.sweep(p, SWEEP, lambda _, row: outcome_rows.recorded(row) < oldest)
+        seen: list[float] = []
+
+        def expired(_key: bytes, row: bytes) -> bool:
+            seen.append(outcome_rows.recorded(row))
+            return seen[-1] < now - kept
+
+        gone = self.outcomes.sweep(p, SWEEP, expired)
+        sweep.looked(seen, now, kept, ended=len(seen) < SWEEP)
         await self.outcomes.write(p, dict.fromkeys(gone), generation)
 
     def _now(self) -> int:
@@ -939,16 +962,9 @@ def _suppressed(what: erasure.What, *, unclear: bool = False) -> Final:
 
 def _entry(key: bytes | None, value: bytes | None, offset: int, at: int) -> Entry | None:
     """The event of a record, or None for what somebody else wrote into our topic."""
-    try:
-        said = orjson.loads(value or b"")
-        event: Event = said["event"]
-        replay = said.get("replay", 0)
-        known = type(replay) is int and 0 <= replay < 2**53
-        if key is None or not known or not shape.is_event_of(key, event) or event["time"] < 0:
-            return None
-        return Entry(key, offset, event, replay, at)
-    except (TypeError, ValueError, KeyError, AttributeError):
+    if key is None or (found := shape.routed(key, value)) is None:
         return None
+    return Entry(key, offset, found.event, found.replay, at)
 
 
 def _order(entry: Entry) -> tuple[int, int]:

@@ -46,7 +46,7 @@ Flag = Literal["opt_out", "signals"]
 _LONGEST_BASIS = 300
 
 
-@dataclass
+@dataclass(slots=True)
 class Read:
     """What an event's consent says, all of it."""
 
@@ -93,24 +93,26 @@ def judge(
     `vendor` and `flags` are the sink's: its id on the IAB's list, and what its platform can be told; `place` is `place_of` the
     event, `site` its own.
     """
-    policy = policy.at(place)
+    general, policy = policy, policy.at(place)
+    where = "" if policy is general else policy.place
     found = read(consent, policy, vendor)
     advertises = purpose != "analytics"
     if advertises and found.refusals:
-        return _verdict(policy, found.refusals[0], "consent_denied")
+        return _verdict(where, found.refusals[0], "consent_denied")
     needs = DEFAULT_NEEDS[purpose] if policy.needs is None else policy.needs
     basis = ", ".join(_told(found, name) for name in needs) or "no signal needed"
-    denied = [name for name in needs if found.signals.get(name) == "denied"]
-    granted = [name for name in needs if found.signals.get(name) == "granted"]
+    signals = found.signals
+    denied = [name for name in needs if signals.get(name) == "denied"]
+    granted = [name for name in needs if signals.get(name) == "granted"]
     opted_out = found.opt_outs if advertises else []
     in_part = policy.partial != "drop" and (granted or not denied)
     if (opted_out or denied) and not in_part:
-        return _verdict(policy, opted_out[0] if opted_out else basis, "consent_denied")
+        return _verdict(where, opted_out[0] if opted_out else basis, "consent_denied")
     if len(denied) + len(granted) < len(needs) and not policy.assumes(site):
-        return _verdict(policy, basis, "consent_denied" if denied else "consent_absent")
+        return _verdict(where, basis, "consent_denied" if denied else "consent_absent")
     if not opted_out and not denied:
-        return _verdict(policy, basis)
-    return _in_part(policy, ", ".join([*opted_out, basis]), flags, opted_out=bool(opted_out), denied=denied)
+        return _verdict(where, basis)
+    return _in_part(policy, where, ", ".join([*opted_out, basis]), flags, opted_out=bool(opted_out), denied=denied)
 
 
 def may_deny(consent: Mapping[str, Any]) -> bool:
@@ -142,19 +144,20 @@ def _elsewhere(policy: ConsentPolicy) -> list[Any]:
 
 
 def _in_part(
-    policy: ConsentPolicy, basis: str, flags: Collection[Flag], *, opted_out: bool, denied: Collection[str]
+    policy: ConsentPolicy, where: str, basis: str, flags: Collection[Flag], *, opted_out: bool, denied: Collection[str]
 ) -> Verdict:
     if policy.partial == "strip":
-        return _verdict(policy, f"{basis}; without identifiers", part="strip")
+        return _verdict(where, f"{basis}; without identifiers", part="strip")
     tellable = _TELLABLE if "signals" in flags else ()
     if (opted_out and "opt_out" not in flags) or not set(denied).issubset(tellable):
-        return _verdict(policy, f"{basis}; the platform cannot be told so", "consent_denied")
-    return _verdict(policy, f"{basis}; the platform is told so", part="flag")
+        return _verdict(where, f"{basis}; the platform cannot be told so", "consent_denied")
+    return _verdict(where, f"{basis}; the platform is told so", part="flag")
 
 
-def _verdict(policy: ConsentPolicy, basis: str, reason: str = "", part: Literal["", "strip", "flag"] = "") -> Verdict:
-    if policy.place:
-        basis = f"{basis} (policy for {policy.place})"
+def _verdict(where: str, basis: str, reason: str = "", part: Literal["", "strip", "flag"] = "") -> Verdict:
+    """`where`: for which place the policy is, if it is not for all."""
+    if where:
+        basis = f"{basis} (policy for {where})"
     return Verdict(not reason, basis[:_LONGEST_BASIS], reason, part)
 
 
@@ -193,7 +196,7 @@ def applied(event: Event, verdict: Verdict, policy: ConsentPolicy, vendor: int |
     that the person opted out. Changes nothing of the event itself.
     """
     said = event.get("consent", {})
-    found = read(said, policy.at(place_of(event)), vendor)
+    found = read(said, policy.at(place_of(event)) if policy.regions else policy, vendor)
     if found.opt_outs or found.refusals:
         found.deny(_ADVERTISING, "")
     told: Any = {**said, **found.signals}
@@ -230,6 +233,8 @@ def read(consent: Mapping[str, Any], policy: ConsentPolicy, vendor: int | None =
     for name in SIGNALS:
         if consent.get(name) is not None:
             found.say(name, consent[name])
+    if consent.keys() <= _PLAIN:  # most often: there is nothing more to read
+        return found
     if consent.get("gpc"):
         found.opt_outs.append("gpc on")
     _us_privacy(found, consent.get("us_privacy"))
@@ -237,6 +242,9 @@ def read(consent: Mapping[str, Any], policy: ConsentPolicy, vendor: int | None =
     _tcf(found, consent.get("tcf"), policy, vendor)
     _gpp(found, consent.get("gpp"), policy, vendor)
     return found
+
+
+_PLAIN = frozenset({*SIGNALS, "region", "categories"})
 
 
 def _us_privacy(found: Read, text: Any) -> None:

@@ -13,7 +13,7 @@ Conversion keys begin with a printable character, so no prefix is one of theirs.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -32,6 +32,8 @@ HOURS = b"\x1chours\x1f"
 NUDGE = b"\x1cnudge"
 
 TOGETHER = 200_000  # bytes of the events in one ASKED row
+LOOK = 1_000  # milliseconds between two looks at rows
+LONGEST_REST = 3_600_000  # milliseconds: a few rows say a time before that of their writing
 
 
 def outcome(job: Job, final: Final, now: int) -> bytes:
@@ -66,6 +68,24 @@ def recorded(row: bytes) -> float:
         return float(orjson.loads(row)["t"])
     except (TypeError, ValueError, KeyError):
         return math.inf
+
+
+class Sweep:
+    """When the rows of a partition are to be looked at again, whether they may be forgotten: a second after the last look, and
+    when a whole pass is over, not before the oldest of them can be old enough. Times in Unix milliseconds.
+    """
+
+    def __init__(self) -> None:
+        self.again = 0.0
+        self._oldest = -math.inf  # of this pass; of one that may have begun in the middle nothing is known
+
+    def looked(self, recorded: Iterable[float], now: float, kept: float, *, ended: bool) -> None:
+        """At rows that were recorded then and are kept for so long. `ended`: these were the last ones, the next are the first."""
+        self.again = now + LOOK
+        self._oldest = min(self._oldest, min((at for at in recorded if at >= now - kept), default=math.inf))
+        if ended:
+            self.again = max(self.again, min(self._oldest + kept, now + LONGEST_REST))
+            self._oldest = now  # rows that are written from now on, the next pass may not see
 
 
 def parked(job: Job, until: float, now: int) -> bytes:

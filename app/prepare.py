@@ -93,11 +93,12 @@ def _encoded(name: str, event: Event, settings: Destination, sink: Sink, platfor
         found = sink.encode(event, platform_name)
         if isinstance(found, Skip):
             return Prepared(platform_name, Final("skipped", found.reason))
-        payload = replace(found, body=mapping.mapped(found.body, event, settings.map))
-        if settings.map and (wrong := misfit(payload.body, sink.fields)):
-            # the platform could refuse all events of its request for it
-            return Prepared(platform_name, Final("rejected", "map_misfit", wrong))
-        return Prepared(platform_name, payload, len(orjson.dumps(payload.body)) + 1)
+        if settings.map:
+            found = replace(found, body=mapping.mapped(found.body, event, settings.map))
+            if wrong := misfit(found.body, sink.fields):
+                # the platform could refuse all events of its request for it
+                return Prepared(platform_name, Final("rejected", "map_misfit", wrong))
+        return Prepared(platform_name, found, len(orjson.dumps(found.body)) + 1)
     except BadExpression as exc:
         return Prepared(platform_name, Final("rejected", "bad_map", str(exc)))
     except Exception as exc:  # a mistake of the sink, for one event: it must not hold up the others

@@ -63,4 +63,4 @@ def row(
         "attempts": attempts,
         "config": config,
     }
-    return keys.key(event), orjson.dumps({k: v for k, v in value.items() if v not in (None, "")}), now
+    return keys.key(event), orjson.dumps({name: told for name, told in value.items() if told or told == 0}), now

@@ -33,20 +33,21 @@ def route(event: Event, destination: Destination, sink: Sink | type[Sink]) -> Ro
         return Route("filtered", "before_live_from")
     if destination.live_until is not None and event["time"] >= destination.live_until.timestamp() * 1000:
         return Route("filtered", "after_live_until")
-    if not keys.chosen(keys.conversion_id(event), destination.share):
+    if destination.share < 1 and not keys.chosen(keys.conversion_id(event), destination.share):
         return Route("filtered", "not_in_share")
-    for label in LABELS:
-        if label in event.get("labels", ()) and label in destination.dropped:
-            return Route("filtered", f"label_{label}")
-    if is_test(event) and not sink.marks_tests(destination):
-        return Route("filtered", "label_test")  # it would count as a sale
+    if labels := event.get("labels"):
+        for label in LABELS:
+            if label in labels and label in destination.dropped:
+                return Route("filtered", f"label_{label}")
+        if is_test(event) and not sink.marks_tests(destination):
+            return Route("filtered", "label_test")  # it would count as a sale
     verdict = consent.judge(
         event.get("consent", {}),
         sink.purpose,
         destination.consent,
         vendor=sink.vendor,
         flags=sink.flags,
-        place=consent.place_of(event),
+        place=consent.place_of(event) if destination.consent.regions else "",  # nothing else is told by place
         site=event["site"],
     )
     return Route("queued" if verdict.allowed else "held_back", verdict.reason, verdict.basis, verdict)

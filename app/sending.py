@@ -28,6 +28,7 @@ log = structlog.get_logger()
 LONGEST_ANSWER = 512 * 1024  # bytes that are read of an answer
 SECRETS_FOR = 1.0  # seconds for which a secret is not read again
 CONNECT = 0.5  # part of a request's time that connecting may take: after that nothing can have been taken
+_MASKED = Masked()
 
 
 class Sender:
@@ -96,7 +97,7 @@ class Sender:
     def rehearse(self, payloads: Sequence[Payload]) -> Request | Halt:
         """The request as it would be sent, without secrets."""
         try:
-            return self.sink.request(payloads, Masked())
+            return self.sink.request(payloads, _MASKED)
         except Exception as exc:
             log.exception("sink.failed", destination=self.name)
             return Halt(f"the sink made no request: {type(exc).__name__}")

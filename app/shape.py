@@ -5,14 +5,23 @@ Judged by the types of its fields; what they say was judged by normalize. A fiel
 of two versions beside each other may drop it.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from app import keys
 from app.events import Event
 
+
+class Routed(msgspec.Struct):
+    """A record of a destination's topic, as far as it is read. `replay`: when a replay was asked for, in Unix milliseconds."""
+
+    event: Event
+    replay: Annotated[int, msgspec.Meta(ge=0, lt=2**53)] = 0
+
+
 _READER = msgspec.json.Decoder(Event)
+_ROUTED = msgspec.json.Decoder(Routed)
 
 
 def event(value: bytes | None) -> Event | None:
@@ -21,6 +30,15 @@ def event(value: bytes | None) -> Event | None:
         return _READER.decode(value or b"")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def routed(key: bytes, value: bytes | None) -> Routed | None:
+    """The record that this JSON is, of the conversion that this key names, or None. Read and judged in one go."""
+    try:
+        found = _ROUTED.decode(value or b"")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return found if keys.key(found.event) == key and found.event["time"] >= 0 else None
 
 
 def is_event(value: Any) -> bool:

@@ -16,8 +16,9 @@ A row, by conversion key, JSON:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
+from operator import is_not
 from typing import Any
 
 import orjson
@@ -65,32 +66,41 @@ def kind(outcome: Outcome) -> str:
 
 def row(job: Job, destination: str, request: Request | None, at: float, more: Mapping[str, Any]) -> bytes:
     """`request` is that of the event alone, made with masked secrets; None where none could be made. `at` is Unix time."""
+    event = job.event
     said: Json = {
         "v": 1,
         "time": int(at * 1000),
         "destination": destination,
-        "event_name": job.event["event_name"],
-        "event_id": job.event["event_id"],
-        "transaction_id": job.event.get("commerce", {}).get("transaction_id"),
+        "event_name": event["event_name"],
+        "event_id": event["event_id"],
+        "transaction_id": event.get("commerce", {}).get("transaction_id"),
         "name": job.name,
         **more,
     }
     if request is not None:
         body = request.body.decode(errors="replace")
-        said |= {"method": request.method, "url": request.url, "body": body[:LONGEST_BODY]}
+        said["method"], said["url"], said["body"] = request.method, request.url, body[:LONGEST_BODY]
         said["cut"] = int(len(body) > LONGEST_BODY)
-    return orjson.dumps({name: value for name, value in said.items() if value not in (None, "", 0)})
+    return orjson.dumps({name: value for name, value in said.items() if value})
 
 
-def exchange_of(job: Job, exchange: Exchange, outcome: Outcome, events: int, answer: str) -> Json:
+def exchange_of(job: Job, exchange: Exchange, outcome: Outcome, answer: str) -> Json:
     """What a row says of an attempt; `answer` is fit to be kept."""
-    said: Json = {"attempt": job.attempts + 1, "events": events, "seconds": round(exchange.seconds, 3)}
-    said |= {"status": exchange.status, "answer": answer, "outcome": kind(outcome)}
-    return said | {"reason": getattr(outcome, "reason", "")}
+    return {
+        "attempt": job.attempts + 1,
+        "events": len(exchange.outcomes),
+        "seconds": round(exchange.seconds, 3),
+        "status": exchange.status,
+        "answer": answer,
+        "outcome": kind(outcome),
+        "reason": getattr(outcome, "reason", ""),
+    }
 
 
 def answer(body: bytes, secrets: Mapping[str, str]) -> str:
     """What a platform answered, without secrets and personal data that it may have echoed."""
+    if not body:
+        return ""
     text = body[: 2 * LONGEST_ANSWER].decode(errors="replace")
     for secret in secrets.values():
         text = text.replace(secret, "MASKED") if secret else text
@@ -101,7 +111,10 @@ def answer(body: bytes, secrets: Mapping[str, str]) -> str:
 def discreet(payload: Payload, event: Event) -> Payload:
     """The payload without what tells of the person in clear: all that is hashed stays."""
     gone = in_clear(event)
-    return replace(payload, body=_without(payload.body, gone)) if gone else payload
+    if not gone:
+        return payload
+    group = tuple(_without_in_text(text, gone) for text in payload.group)
+    return Payload(payload.event_id, _without(payload.body, gone), group, payload.dedup_window, payload.overhead)
 
 
 def in_clear(event: Event) -> dict[str, str]:
@@ -114,16 +127,43 @@ def in_clear(event: Event) -> dict[str, str]:
     return found
 
 
-@lru_cache(maxsize=4096)  # each destination of an event asks
+@lru_cache(maxsize=1 << 14)  # each destination of an event asks
 def _addresses(address: str) -> Mapping[str, str]:
     return {one.lower(): cut(address) for one in (address, person_ip(address)) if one}
 
 
+def _without_in_text(text: str, gone: Mapping[str, str]) -> str:
+    """A part of a group may be JSON, of what all events of a request have in common."""
+    try:
+        said = orjson.loads(text) if text.startswith("{") else text
+    except orjson.JSONDecodeError:
+        said = text
+    found = _without(said, gone)
+    return text if found is said else found if isinstance(found, str) else orjson.dumps(found).decode()
+
+
 def _without(value: Any, gone: Mapping[str, str]) -> Any:
+    """The value itself where it has none of them, and so in each of its parts: of every event that is sent there is a row."""
     if isinstance(value, str):
         return gone.get(value.lower(), value)
     if isinstance(value, dict):
-        return {name: _without(inner, gone) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without(inner, gone) for inner in value]
+        changed = {}
+        # nearly all are texts, or digests in lists of their own: a call for each would cost more than the rest
+        for name, inner in value.items():
+            new: Any = inner
+            if isinstance(inner, str):
+                new = gone.get(inner.lower(), inner)
+            elif isinstance(inner, list) and len(inner) == 1 and isinstance(inner[0], str):
+                new = [gone[inner[0].lower()]] if inner[0].lower() in gone else inner
+            elif isinstance(inner, _WITH_PARTS):
+                new = _without(inner, gone)
+            if new is not inner:
+                changed[name] = new
+        return {**value, **changed} if changed else value
+    if isinstance(value, _WITH_PARTS):
+        members = [_without(inner, gone) for inner in value]
+        return members if any(map(is_not, members, value)) else value
     return value
+
+
+_WITH_PARTS = (dict, list, tuple)

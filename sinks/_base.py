@@ -6,8 +6,10 @@ way for every platform: batching, tokens, sending, retries, splitting, halts, re
 (app/prepare.py).
 """
 
+import contextlib
 import ipaddress
 import math
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -308,8 +310,11 @@ def left_open(response: Response) -> bool:
 
 def hashed(user: Mapping[str, Any], variants: Mapping[str, str]) -> dict[str, str]:
     """Pick the identifiers that a sink takes of a person, each in the variant it names, else as it was given."""
-    chosen = {name: user.get(name, {}).get(rule) or user.get(name, {}).get("given") for name, rule in variants.items()}
-    return {name: digest for name, digest in chosen.items() if digest}
+    return {
+        name: digest
+        for name, rule in variants.items()
+        if name in user and (digest := user[name].get(rule) or user[name].get("given"))
+    }
 
 
 def is_test(event: Event) -> bool:
@@ -332,8 +337,12 @@ def person_ip(text: str) -> str:
 
 @lru_cache(maxsize=1 << 14)  # one person has several events, and each goes to several destinations
 def _person_ip(text: str) -> str:
+    text = text.strip()
+    with contextlib.suppress(OSError, ValueError):
+        socket.inet_pton(socket.AF_INET, text)  # most are of this kind, and written in one way only
+        return text
     try:
-        return str(ipaddress.ip_address(text.strip()))
+        return str(ipaddress.ip_address(text))
     except ValueError:
         return ""
 

@@ -31,10 +31,15 @@ def hashed_places(written: Mapping[str, str], user: User, names: Mapping[str, st
 
     What arrived as a hash stays one; `names` are the platform's for city, region and postal code, as far as it hashes them.
     """
-    arrived = {theirs: user["places"][ours] for ours, theirs in names.items() if ours in user.get("places", {})}
-    return arrived | {name: sha256(text) for name, text in written.items() if text}
+    places = user.get("places", {})
+    arrived = {theirs: places[ours] for ours, theirs in names.items() if ours in places} if places else {}
+    return arrived | {name: _hashed(text) for name, text in written.items() if text}
 
 
+_hashed = lru_cache(maxsize=1 << 14)(sha256)  # many people live in one town
+
+
+@lru_cache(maxsize=4096)
 def us_zip(postal_code: str) -> str:
     """Five digits, without the four that may follow; an empty text where it is no ZIP code."""
     match = re.fullmatch(r"([0-9]{5})(?:[ -]?[0-9]{4})?", postal_code.strip())

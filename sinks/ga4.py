@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self
-from urllib.parse import urlencode
+from urllib.parse import quote_plus
 
 import orjson
 from pydantic import Field, field_validator, model_validator
@@ -341,7 +341,7 @@ class Ga4(Sink):
         return self._collect(batch, secrets, "debug/mp/collect", {"validation_behavior": "ENFORCE_RECOMMENDATIONS"})
 
     def _collect(self, batch: Sequence[Payload], secrets: Secrets, path: str, more: Mapping[str, str]) -> Request:
-        query = urlencode({"measurement_id": self.settings.measurement_id, "api_secret": secrets["api_secret"]})
+        query = f"measurement_id={self.settings.measurement_id}&api_secret={quote_plus(secrets['api_secret'])}"
         body = {**orjson.loads(batch[0].group[0]), **more, "events": [payload.body for payload in batch]}
         return Request(
             "POST",

@@ -29,7 +29,7 @@ from pydantic import Field, field_validator
 
 from app.consent import Flag
 from app.destination import Destination
-from app.events import Commerce, Event, Ids, Json, Scalar, Source, User
+from app.events import Commerce, Context, Event, Ids, Json, Scalar, Source, User
 from app.fields import SecretRef
 from app.identity import is_sha256, letters_only, sha256
 from sinks._base import (
@@ -270,7 +270,8 @@ class Meta(Sink):
         custom_data = _custom_data(event, name, self.settings)
         if name == "Purchase" and "value" not in custom_data:
             return Skip("a purchase without a value and its currency")
-        action_source = self._action_source(event)
+        pages = _pages(event.get("context", {}))
+        action_source = self._action_source(event, pages)
         if action_source == "skip":
             return Skip("a website event without page address or user agent")
         privacy = self._limited_data_use(event, user_data)
@@ -281,7 +282,7 @@ class Meta(Sink):
             "event_time": event["time"] // 1000,  # in seconds; milliseconds would fail the request
             "event_id": event["event_id"],
             "action_source": action_source,
-            **_pages(event),
+            **pages,
             "user_data": user_data,
             **({"custom_data": custom_data} if custom_data else {}),
             # attribution yes, personalised delivery no: the nearest there is to Google's signal
@@ -321,9 +322,9 @@ class Meta(Sink):
         code = self.settings.test_event_code
         return self._request(batch, secrets, code) if code else None
 
-    def _action_source(self, event: Event) -> str:
+    def _action_source(self, event: Event, pages: Json) -> str:
         action_source: str = self.action_sources[event["source"]]
-        has_page = "event_source_url" in _pages(event) and event.get("context", {}).get("user_agent", "").strip()
+        has_page = "event_source_url" in pages and event.get("context", {}).get("user_agent", "").strip()
         if action_source == "website" and not has_page:
             action_source = self.settings.without_page
         return action_source
@@ -350,11 +351,13 @@ def _ldu(*, country: int, state: int) -> Json:
     }
 
 
-def _pages(event: Event) -> Json:
+_PAGE = re.compile("https?://[^/]")
+
+
+def _pages(context: Context) -> Json:
     """Addresses count with their scheme only."""
-    context = event.get("context", {})
     pages = {"event_source_url": context.get("url", ""), "referrer_url": context.get("referrer", "")}
-    return {name: page for name, page in pages.items() if re.match(r"https?://[^/]", page)}
+    return {name: page for name, page in pages.items() if _PAGE.match(page)}
 
 
 # user_data
@@ -362,19 +365,26 @@ def _pages(event: Event) -> Json:
 _NEITHER = sha256("n")  # a gender that Meta has no letter for
 
 
+_DIGESTS = {
+    "email": "em",
+    "phone": "ph",
+    "first_name": "fn",
+    "last_name": "ln",
+    "birth_date": "db",
+    "gender": "ge",
+}
+_PLACES = {"city": "ct", "region": "st", "postal_code": "zp"}
+
+
 def _user_data(event: Event, external_id: str) -> Json:
     user, ids, context = event.get("user", {}), event.get("ids", {}), event.get("context", {})
-    found = hashed(user, Meta.variants)
-    digests = {
-        "em": found.get("email"),
-        "ph": found.get("phone"),
-        "fn": found.get("first_name"),
-        "ln": found.get("last_name"),
-        "db": found.get("birth_date"),
-        "ge": None if found.get("gender") == _NEITHER else found.get("gender"),
-        **hashed_places(_address(user), user, {"city": "ct", "region": "st", "postal_code": "zp"}),
-        "external_id": _external_id(user.get("user_id", ""), external_id),
-    }
+    digests = hashed(user, Meta.variants)
+    if digests.get("gender") == _NEITHER:
+        del digests["gender"]
+    found = {_DIGESTS[name]: [digest] for name, digest in digests.items()}
+    found |= {name: [digest] for name, digest in hashed_places(_address(user), user, _PLACES).items()}
+    if external := _external_id(user.get("user_id", ""), external_id):
+        found["external_id"] = [external]
     clear = {
         "client_ip_address": person_ip(context.get("ip", "")),
         "client_user_agent": context.get("user_agent", "").strip(),
@@ -382,9 +392,7 @@ def _user_data(event: Event, external_id: str) -> Json:
         "fbc": _fbc(ids, context.get("url", ""), event["time"]),
         "lead_id": _lead_id(ids.get("lead_id", "")),
     }
-    return {name: [digest] for name, digest in digests.items() if digest} | {
-        name: value for name, value in clear.items() if value and not _is_blank(value)
-    }
+    return found | {name: value for name, value in clear.items() if value and not _is_blank(value)}
 
 
 def _address(user: User) -> dict[str, str]:
@@ -394,9 +402,13 @@ def _address(user: User) -> dict[str, str]:
     return {
         "ct": letters_only(user.get("city", ""), digits=False, spaces=False),
         "st": us_state(region) if country == "us" else letters_only(region, digits=True, spaces=False),
-        "zp": us_zip(postal_code) if country == "us" else re.sub(r"[\s-]", "", postal_code).lower(),
-        "country": country if re.fullmatch("[a-z]{2}", country) else "",
+        "zp": us_zip(postal_code) if country == "us" else _NO_PART_OF_A_CODE.sub("", postal_code).lower(),
+        "country": country if _COUNTRY.fullmatch(country) else "",
     }
+
+
+_COUNTRY = re.compile("[a-z]{2}")
+_NO_PART_OF_A_CODE = re.compile(r"[\s-]")
 
 
 def _external_id(user_id: str, form: str) -> str:
@@ -421,7 +433,7 @@ def _fbc(ids: Ids, url: str, time: int) -> str:
 
 def _lead_id(text: str) -> int | None:
     """Ids of Lead Ads are integers; others may use the same name."""
-    return int(text) if re.fullmatch(r"[0-9]{5,18}", text) else None
+    return int(text) if text and re.fullmatch(r"[0-9]{5,18}", text) else None
 
 
 #: An event whose identifiers all lie in one of these fails with 100/2804050.
@@ -474,9 +486,12 @@ def _lead(event: Event, crm: str | None) -> Json:
 def _money(commerce: Commerce) -> Json:
     """Both or neither: a value without a currency fails the request (100/2804023)."""
     currency = commerce.get("currency", "").upper()
-    if "value" not in commerce or not re.fullmatch("[A-Z]{3}", currency):
+    if "value" not in commerce or not _CURRENCY.fullmatch(currency):
         return {}
     return {"value": commerce["value"], "currency": currency}
+
+
+_CURRENCY = re.compile("[A-Z]{3}")
 
 
 def _contents(commerce: Commerce, settings: Settings) -> Json:

@@ -17,6 +17,7 @@ An event that arrives more than an hour after it happened is reported as offline
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import orjson
@@ -378,6 +379,7 @@ def _money(commerce: Commerce) -> Json:
     return {"value": decimal_text(commerce["value"]), "currency": currency}
 
 
+@lru_cache(maxsize=4096)  # a shop has few prices
 def decimal_text(number: float) -> str:
     """A number as Pinterest takes it: 59.98 is "59.98", 60.0 is "60", and no exponent."""
     return format(Decimal(str(number)).normalize() + 0, "f")

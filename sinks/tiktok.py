@@ -383,7 +383,7 @@ def _user(event: Event, settings: Settings) -> Json:
     # shops that hash in the browser also hash empty fields, and all of these people would be one
     found = {name: digest for name, digest in hashed(user, TikTok.variants).items() if digest != _OF_NOTHING}
     language = context.get("language", "")
-    more = {**found, **_address(user)}
+    more = {**found, **_address(user)} if settings.user_fields else found
     return _filled(
         {
             "email": found.get("email"),

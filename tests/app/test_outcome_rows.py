@@ -1,6 +1,9 @@
 """The rows of the table of outcomes."""
 
+import math
+
 import orjson
+import pytest
 
 from app import outcome_rows
 from app.delivery import Job
@@ -52,3 +55,53 @@ def test_questions_about_many_events_are_rows_that_kafka_takes():
 def test_a_strangers_row_is_never_old():
     assert outcome_rows.recorded(b"nonsense") == float("inf")
     assert outcome_rows.recorded(outcome_rows.outcome(job(), Final("delivered"), 5)) == 5
+
+
+# when rows are looked at again
+
+KEPT = 100_000_000.0
+
+
+def looks(sweep: outcome_rows.Sweep, *passes: list[list[float]], now: float) -> float:
+    """When the next look is due after these passes of looks at rows that were recorded then."""
+    for pages in passes:
+        for number, recorded in enumerate(pages, 1):
+            sweep.looked(recorded, now, KEPT, ended=number == len(pages))
+    return sweep.again - now
+
+
+def test_within_a_pass_rows_are_looked_at_each_second():
+    sweep = outcome_rows.Sweep()
+    assert sweep.again == 0
+
+    sweep.looked([1.0], 2.0, KEPT, ended=False)
+    assert sweep.again == 2.0 + outcome_rows.LOOK
+
+
+@pytest.mark.parametrize(
+    ("oldest_left", "rest"),
+    [
+        (0.0, 60_000.0),
+        (-50_000.0, 10_000.0),
+        (-59_500.0, float(outcome_rows.LOOK)),
+        (90_000_000.0, float(outcome_rows.LONGEST_REST)),
+        (math.inf, float(outcome_rows.LONGEST_REST)),
+    ],
+)
+def test_a_pass_is_followed_by_rest_until_the_oldest_row_can_be_old_enough(oldest_left, rest):
+    now = KEPT - 60_000
+    pages = [[now, oldest_left], [now - KEPT - 1]]  # of which the last is forgotten
+
+    assert looks(outcome_rows.Sweep(), [[]], pages, now=now) == rest
+
+
+def test_the_end_of_a_pass_that_may_have_begun_in_the_middle_says_nothing():
+    assert looks(outcome_rows.Sweep(), [[7.0, 8.0]], now=9.0) == outcome_rows.LOOK
+
+
+def test_rows_that_are_written_while_it_rests_are_not_kept_longer_for_it():
+    sweep = outcome_rows.Sweep()
+    for now in (0.0, 1_000.0):  # of a table that is empty
+        sweep.looked([], now, 5_000.0, ended=True)
+
+    assert sweep.again == 5_000.0

@@ -6,6 +6,7 @@ import pytest
 
 from app import keys, settings, trace
 from app.delivery import Job
+from app.prepare import Masked
 from app.settings import Trace
 from app.trace import Exchange
 from sinks import SINKS
@@ -23,9 +24,11 @@ REQUEST = Request("POST", "https://ads.example/events", {"Authorization": "s3cre
 
 def test_a_row_tells_of_which_event_it_is_and_what_was_said():
     one = job()
-    exchange = Exchange([Rejected("no match", detail="d")], at=5.5, seconds=0.12345, status=400, body=b"ignored here")
+    exchange = Exchange(
+        [Rejected("no match", detail="d")] * 3, at=5.5, seconds=0.12345, status=400, body=b"ignored here"
+    )
 
-    more = trace.exchange_of(one, exchange, exchange.outcomes[0], 3, "bad")
+    more = trace.exchange_of(one, exchange, exchange.outcomes[0], "bad")
     said = json.loads(trace.row(one, "ads", REQUEST, exchange.at, more))
 
     assert said == {
@@ -96,7 +99,7 @@ PLACES = {"city": "Lisboa", "region": "Estremadura", "postal_code": "1100-148", 
 def test_what_platforms_need_in_clear_is_not_kept_whatever_the_sink_makes_of_it(kind):
     text = {
         "meta": 'dataset_id = "1234567890"\naccess_token = { env = "X" }',
-        "ga4": 'measurement_id = "G-ABC123XYZ"\napi_secret = { env = "X" }',
+        "ga4": 'measurement_id = "G-ABC123XYZ"\napi_secret = { env = "X" }\ndevice_and_place = true\nuser_data = true',
         "google_ads": 'customer_id = "1234567890"\ncredentials = { env = "X" }\nevents = { purchase = "1" }',
         "tiktok": 'pixel_code = "C4ABCDEF1234567890AB"\naccess_token = { env = "X" }',
         "pinterest": 'ad_account_id = "549755885175"\naccess_token = { env = "X" }',
@@ -108,8 +111,33 @@ def test_what_platforms_need_in_clear_is_not_kept_whatever_the_sink_makes_of_it(
     event = make_event(context={"ip": address, "user_agent": agent}, user=PLACES)
 
     made = payload(sink, event)
-    kept = json.dumps(trace.discreet(made, event).body).lower()
+    kept = sink.request([trace.discreet(made, event)], Masked()).body.decode().lower()
 
     for text in (address, "2001:db8:0:1::7", agent, *PLACES.values()):
         assert text == "PT" or f'"{text.lower()}"' not in kept
     assert made == payload(sink, event), "what is sent is left as it is"
+
+
+@pytest.mark.parametrize(
+    ("body", "group"),
+    [
+        (
+            {"agent": "Planted/1.0", "deep": [{"towns": ["LISBOA", "Porto"]}]},
+            ('{"town":"Lisboa"}', "Lisboa", "{Lisboa"),
+        ),
+        (
+            {"agent": "other", "n": 1, "one": ["Porto"], "deep": [{"towns": ["Porto"]}, 7]},
+            ('{"town": "Porto"}', "Porto", "{no JSON"),
+        ),
+    ],
+)
+def test_only_what_tells_of_the_person_is_changed(body, group):
+    event = make_event(context={"user_agent": "Planted/1.0", "ip": None}, user={"city": "Lisboa"})
+    made = Payload("e1", body, group, 7, 9)
+
+    found = trace.discreet(made, event)
+
+    left = json.loads(json.dumps(body).replace("Planted/1.0", trace.LEFT_OUT).replace("LISBOA", trace.LEFT_OUT))
+    texts = [one.replace("Lisboa", trace.LEFT_OUT) if one != "{Lisboa" else one for one in group]
+    assert found == Payload("e1", left, tuple(texts), 7, 9)
+    assert (found.body is body) is (left == body), "no copy of what stays as it is"

@@ -196,6 +196,7 @@ def test_a_refund_that_was_given_a_name_is_a_custom_event_of_its_order(settings)
         ({"birth_date": {"ymd": BORN}}, "db", [BORN]),
         ({"gender": {"letter": sha("m")}}, "ge", [sha("m")]),
         ({"gender": {"letter": sha("n")}}, "ge", None),
+        ({"first_name": {"plain": sha("n")}}, "fn", [sha("n")]),
         ({"city": "Saint-Étienne 2"}, "ct", [sha("saintétienne")]),
         ({"city": "42"}, "ct", None),
         ({"country": "US", "region": "US-CA"}, "st", [sha("ca")]),
