@@ -8,8 +8,9 @@ A signal is granted when somebody grants it and nobody denies it. Whatever canno
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from app.destination import ConsentPolicy, SignalName
@@ -84,7 +85,7 @@ def judge(
     policy: ConsentPolicy,
     *,
     vendor: int | None = None,
-    flags: Collection[Flag] = (),
+    flags: frozenset[Flag] = frozenset(),
     place: str = "",
     site: str = "",
 ) -> Verdict:
@@ -93,6 +94,26 @@ def judge(
     `vendor` and `flags` are the sink's: its id on the IAB's list, and what its platform can be told; `place` is `place_of` the
     event, `site` its own.
     """
+    if consent.keys() <= _SIGNALS and [*consent.values()].count("granted") == len(consent):
+        # most often, and of few kinds
+        return _of_grants(tuple(consent), purpose, policy, vendor, flags, place, site)
+    return _judge(consent, purpose, policy, vendor, flags, place, site)
+
+
+@lru_cache(maxsize=4096)
+def _of_grants(names: Iterable[str], *asked: Any) -> Verdict:
+    return _judge(dict.fromkeys(names, "granted"), *asked)
+
+
+def _judge(
+    consent: Mapping[str, Any],
+    purpose: str,
+    policy: ConsentPolicy,
+    vendor: int | None,
+    flags: Collection[Flag],
+    place: str,
+    site: str,
+) -> Verdict:
     general, policy = policy, policy.at(place)
     where = "" if policy is general else policy.place
     found = read(consent, policy, vendor)
@@ -196,6 +217,8 @@ def applied(event: Event, verdict: Verdict, policy: ConsentPolicy, vendor: int |
     that the person opted out. Changes nothing of the event itself.
     """
     said = event.get("consent", {})
+    if verdict.part == "" and said.keys() <= _SIGNALS and not may_deny(said):
+        return event
     found = read(said, policy.at(place_of(event)) if policy.regions else policy, vendor)
     if found.opt_outs or found.refusals:
         found.deny(_ADVERTISING, "")
@@ -244,7 +267,8 @@ def read(consent: Mapping[str, Any], policy: ConsentPolicy, vendor: int | None =
     return found
 
 
-_PLAIN = frozenset({*SIGNALS, "region", "categories"})
+_SIGNALS = frozenset(SIGNALS)
+_PLAIN = _SIGNALS | {"region", "categories"}
 
 
 def _us_privacy(found: Read, text: Any) -> None:

@@ -62,6 +62,9 @@ class ConsentPolicy(Part):
     _place: str = PrivateAttr("")
     _silent: frozenset[str] = PrivateAttr(frozenset())
 
+    def __hash__(self) -> int:
+        return id(self)  # verdicts are remembered by policy, and there are as many as destinations
+
     def assumes(self, site: str) -> bool:
         """Does a signal that nobody told count as granted for events of this site?"""
         return self.absent == "assume" and site not in self._silent

@@ -419,7 +419,7 @@ def test_what_a_platform_cannot_be_told_is_held_back(signals, flags, expected):
 
 def seen(signals: Json, policy: ConsentPolicy = REQUIRE, vendor: int | None = None) -> Any:
     event = make_event(consent=None) | {"consent": signals}
-    verdict = consent.judge(signals, "advertising", policy, flags=("opt_out", "signals"))
+    verdict = consent.judge(signals, "advertising", policy, flags=frozenset({"opt_out", "signals"}))
     return consent.applied(event, verdict, policy, vendor)  # type: ignore[arg-type]
 
 
