@@ -11,7 +11,6 @@ what only people understand (`ada at example dot com`). Ids go another way: app/
 No pattern takes more than linear time: everybody may send anything.
 """
 
-import base64
 import binascii
 import re
 from collections.abc import Callable
@@ -337,10 +336,11 @@ def _behind(token: str) -> str:
         token = re.sub("%2b", "+", re.sub("%2f", "/", token, flags=re.IGNORECASE), flags=re.IGNORECASE)
     bare = token.replace("_", "/").replace("-", "+").rstrip("=")
     try:
-        text = base64.b64decode(bare + "=" * (-len(bare) % 4)).decode()  # most words are no text behind it
-    except (binascii.Error, UnicodeDecodeError):
+        raw = binascii.a2b_base64(bare + "=" * (-len(bare) % 4))
+    except ValueError:  # also for a long s and others that pass for letters of ASCII where case is ignored
         return ""
-    return text if "".join(text.split()).isprintable() else ""
+    text = raw.decode(errors="surrogateescape")  # most words are no text: that is no exception, and nothing printable
+    return text if text.isprintable() or "".join(text.split()).isprintable() else ""
 
 
 # Addresses of pages

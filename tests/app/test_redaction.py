@@ -5,7 +5,7 @@ import time
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app import identity, redaction
@@ -172,9 +172,11 @@ def test_no_number_is_passed_over_by_the_quick_look_before(text):
         assert redaction._MAY_BE_WITH_COUNTRY.search(text) or not redaction._with_country(found)
 
 
-@given(st.text(max_size=60))
+@given(st.one_of(st.text(max_size=60), st.text("aZ1/\u017f\u0131\u0130\u212a", min_size=12, max_size=20)))
+@example("\u017f" * 12)  # a letter of ASCII, where case is ignored
 def test_masking_any_text_answers(text):
     assert isinstance(masked(text), str)
+    assert isinstance(redaction.of_an_id(text), str)
 
 
 def test_many_layers_of_encoding_end():
