@@ -25,7 +25,7 @@ import base64
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from datetime import date
 from functools import lru_cache
 
@@ -40,7 +40,7 @@ _BASE64_SHA256 = re.compile(r"[A-Za-z0-9+/_-]{42}[AEIMQUYcgkosw048]=")
 _OTHER_HASH = re.compile(
     "(?=.*[a-fA-F])(?:[0-9a-fA-F]{32}|[0-9a-fA-F]{40}|[0-9a-fA-F]{56}|[0-9a-fA-F]{96}|[0-9a-fA-F]{128})"
 )
-_SHORTEST_SHA256 = 44  # characters: in base64
+_SHORTEST_SHA256, _SHORTEST_OTHER_HASH = 44, 32  # characters: in base64, and of MD5 in hex
 _LABEL = r"[^@\s,;:<>()\[\]\"'/?&=#!%\\.]"
 _EMAIL = re.compile(rf"[^@\s,;:<>()\[\]\"\\]+@(?:{_LABEL}+\.)+{_LABEL}{{2,}}")
 #: Mexico's mobile numbers had a 1 after the country code until 2019; many address books still do.
@@ -270,18 +270,22 @@ def country(value: str) -> str:
 
 
 @lru_cache(maxsize=1 << 16)
-def _all_variants(field: str, value: str, country: str | None) -> tuple[tuple[str, str], ...]:
+def _variants(field: str, value: str, country: str | None, keep: frozenset[str] | None) -> tuple[tuple[str, str], ...]:
     """Raises Unusable."""
     if digest := given(value):
         if digest in (_NO_CONTACT if field in ("email", "phone") else _EMPTY):
             raise Unusable("empty")
         return (("given", digest),)
-    if _OTHER_HASH.fullmatch(value):
+    if len(value) >= _SHORTEST_OTHER_HASH and _OTHER_HASH.fullmatch(value):
         raise Unusable("another_hash")
-    return tuple((rule, sha256(text)) for rule, text in RULES[field](value, country).items() if text)
+    texts = {rule: text for rule, text in RULES[field](value, country).items() if text}
+    wanted = [(rule, sha256(text)) for rule, text in texts.items() if keep is None or rule in keep]
+    if not texts or (keep and not wanted):
+        raise Unusable("empty")
+    return tuple(wanted)
 
 
-def hashes(field: str, value: str, country: str | None, keep: Collection[str] | None = None) -> Hashes:
+def hashes(field: str, value: str, country: str | None, keep: frozenset[str] | None = None) -> Hashes:
     """The variants of one identifier; `keep` names the rules wanted (None: all).
 
     Raises Unusable when the value is not what the field says.
@@ -289,8 +293,4 @@ def hashes(field: str, value: str, country: str | None, keep: Collection[str] | 
     value = value.strip()
     if len(value) > _LONGEST:
         raise Unusable("too_long")
-    variants = _all_variants(field, value, country)
-    wanted = {rule: digest for rule, digest in variants if keep is None or rule in keep or rule == "given"}
-    if not variants or (keep and not wanted):
-        raise Unusable("empty")
-    return wanted
+    return dict(_variants(field, value, country, keep))

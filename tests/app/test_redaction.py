@@ -5,7 +5,7 @@ import time
 from urllib.parse import quote
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app import identity, redaction
@@ -161,6 +161,45 @@ def test_an_email_is_found_in_every_spelling_and_place(local, before, after, wri
 @given(st.text("ab@%40256.+'- é=&?/\"():1", max_size=40))
 def test_masking_twice_is_masking_once(text):
     assert masked(masked(text)) == masked(text)
+
+
+PARTS = st.one_of(
+    st.sampled_from((
+        *(EMAIL, BASE64, "a@b.de", "ada&#64;example.com", "ada\\u0040example.com", "%40", "&commat;", "+49 30 123456"),
+        *("0049171123456", "(030) 12345678", "030/1234567", "650-555-1212", "123-45-6789", "4111111111111111", "00491711234567"),
+        *("DE89370400440532013000", "name=", "first_name=Ada", "phone", '"lastName":"Lovelace"', "YWRhQGV4YW1wbGUuY29t"),
+        *("/", "\n", " ", "-", "Shirt"),
+    )),
+    st.text('aZ0019 .-+/()%&="@:\\u\u017f\n', max_size=14),
+    st.from_regex(redaction._NUMBER, fullmatch=True),
+)  # fmt: skip
+TEXTS = st.lists(st.lists(PARTS, max_size=3).map("".join), max_size=4)
+
+
+@settings(max_examples=400)
+@given(TEXTS, TEXTS)
+def test_one_look_for_all_of_an_event_finds_what_a_look_at_each_does(texts, ids):
+    if redaction.clean(texts, ids):
+        assert [masked(text) for text in texts] == texts
+        assert [of_an_id(text) for text in ids] == ids
+        assert not any(map(in_an_id, ids))
+
+
+@pytest.mark.parametrize("part", [("4111 1111 1111 1111",), ("AB",), ("a b", "c")])
+def test_one_look_sees_each_text_by_itself(part):
+    assert redaction.clean(["1", *part, "2"]) == (masked(part[0]) == part[0])
+
+
+def test_one_look_is_enough_for_what_a_shop_says():
+    texts = ["Thank you", "Tom & Jerry, 50% off (blue)", '24" screen', "SKU-1", "20261123-0001", "de-DE", "Größe 38"]
+    ids = [
+        "6f1c2a9e-1111-4222-8333-444455556666",
+        "fb.1.1795420000000.1234567890",
+        "purchase-12345678",
+        "2J3K-12345678",
+    ]
+
+    assert redaction.clean(texts, ids)
 
 
 @given(
