@@ -6,7 +6,7 @@ import re
 import string
 import time
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from datetime import date
 from urllib.parse import quote
 
