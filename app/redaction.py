@@ -140,6 +140,8 @@ _PARAMETER = re.compile(
     rf"(?P<value>(?:(?!{_DELIMITER})[^\s\"'<>])+)",
     re.IGNORECASE,
 )
+#: Its name, of one that is not encoded.
+_NAME = re.compile(r"(?:^|[?&;#])([^\s?&;#=%\"'<>]{2,60})=")
 _BETWEEN = re.compile(r"([\s&?#;=\"'<>]+)")
 _LAYERS = 4  # of encoding, more than one address in another ever has
 _MEMBER = re.compile(r'(?P<before>"(?P<name>[^"\\]{2,60})"\s?:\s?)"(?P<value>(?:[^"\\]|\\.)*)"')
@@ -147,6 +149,8 @@ _TOKEN = re.compile(
     rf"(?:(?<![A-Za-z0-9+/_%-])|(?<=%{_HEX}{_HEX}))(?:[a-z0-9+/_-]|%2[bf]){{12,1000}}(?![a-z0-9+/_-])(?:={{1,2}}(?![a-z0-9]))?",
     re.IGNORECASE,
 )
+#: A token, or more than it; and its letters alone, but for what passes for one of them where case is ignored.
+_RUN = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
 #: Most texts have none of it, and looking closer costs more than all else.
 _SIGNS = re.compile(
     rf"[@\uff20\ufe6b%=&\\+\uff0b(]|\"\s?:|\d(?:{_SPACE}{{0,3}}\d){{7}}|[A-Za-z0-9+/_-]{{12}}", re.IGNORECASE
@@ -158,7 +162,6 @@ _OPENLY = re.compile(
     r"[@\uff20\ufe6b=+\uff0b%(&\\\"](?:(?<=[@\uff20\ufe6b=+\uff0b])|(?<=%)[\da-f]|(?<=\()\d|(?<=&)[#c]|(?<=\\)u|(?<=\")\s?:)",
     re.IGNORECASE,
 )
-_RUN = re.compile(r"[A-Za-z0-9+/_-]{12,}")  # what may be a token
 
 
 def clean(texts: Iterable[str], ids: Iterable[str] = ()) -> bool:
@@ -172,10 +175,7 @@ def clean(texts: Iterable[str], ids: Iterable[str] = ()) -> bool:
         return False
     if (_DIGITS.search(told) and _GROUPED.search(told) and _NUMBER.search(told)) or _IBAN.search(told):
         return False
-    for run in (*_RUN.findall(told), *_RUN.findall(named)):
-        if not run.isdecimal() and (len(run) > 1000 or _without_hidden(run) != run):
-            return False
-    return True
+    return not (_may_hide(told) or _may_hide(named))
 
 
 def masked(text: str) -> str:
@@ -204,12 +204,13 @@ def _encoded_part(part: str) -> str:
 
 
 def _as_written(text: str) -> str:
-    return _TOKEN.sub(_without_token, _plainly(text))
+    found = _plainly(text)
+    return _TOKEN.sub(_without_token, found) if "%" in found or _may_hide(found) else found
 
 
 def _plainly(text: str) -> str:
     found = identity.redact(text)
-    if "=" in found or "%" in found:
+    if "%" in found or ("=" in found and any(map(_called, _NAME.findall(found)))):
         found = _PARAMETER.sub(_without_value, found)
     if '":' in found or '" :' in found:
         found = _MEMBER.sub(_without_value, found)
@@ -235,7 +236,7 @@ def _of_an_id(text: str) -> str:
     found = identity.redact(text)
     if _MAY_BE_WITH_COUNTRY.search(found):
         found = _without_phones(found, _with_country)
-    return _TOKEN.sub(_without_token, found)
+    return _TOKEN.sub(_without_token, found) if "%" in found or _may_hide(found) else found
 
 
 def of_a_person(text: str, country: str | None) -> str:
@@ -328,6 +329,12 @@ def _without_iban(found: re.Match[str]) -> str:
         if len(bare) >= 15 and int("".join(str(int(c, 36)) for c in bare[4:] + bare[:4])) % 97 == 1:
             return REDACTED + "".join(groups[end:])
     return found[0]
+
+
+def _may_hide(text: str) -> bool:
+    """False: `_TOKEN` finds nothing to replace in this text without a percent sign. Seen in less time."""
+    runs = [run for run in _RUN.findall(text) if not run.isdecimal()]
+    return any(len(run) > 1000 or _without_hidden(run) != run for run in runs) if runs else False
 
 
 def _without_token(found: re.Match[str]) -> str:
