@@ -582,14 +582,24 @@ class _Work:
         if name == "ip":
             return identity.redact(text)  # what then is no address is dropped
         if name == "user_agent":
-            # a header may be no UTF-8
-            return self._id(place, _CONTROL.sub("", text.encode(errors="replace").decode()))
+            found, personal = _user_agent(text) if len(text) <= 500 else _user_agent.__wrapped__(text)
+            if personal:
+                self._personal(place, found)
+            return found
         if name not in _NO_PLAIN_TEXTS:
             return text if self.clean else self._text(place, text)
         found = redaction.page(text, self.inlet.url, self.inlet.redact)
         if self.inlet.url == "full" and found != text:
             self._personal(place, found)
         return found
+
+
+@lru_cache(maxsize=4096)  # many people have the same
+def _user_agent(text: str) -> tuple[str, bool]:
+    """What is kept of it, and whether that is less because something personal was in it."""
+    told = _CONTROL.sub("", text.encode(errors="replace").decode())  # a header may be no UTF-8
+    found = redaction.of_an_id(told)
+    return found, found != told
 
 
 @lru_cache(maxsize=1 << 14)  # one visitor has many events

@@ -97,7 +97,8 @@ def named(name: str, value: object) -> bool:
     return how == "any" or sum(c.isdigit() for c in text[:100]) >= 5
 
 
-# By its look
+# By its look. A pattern that begins with a set of characters is looked for several times as fast as one that begins with a look
+# behind, or with a choice: so the look behind comes after the first character, and the choice, too.
 
 _HEX = "[0-9A-Fa-f]"
 
@@ -123,11 +124,15 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 #: Nor is a row of fewer than 15 of them, unless it begins with a zero: without any of this there is none of these, either.
-_GROUPED = re.compile(rf"[+\uff0b%(]|(?<![\w-])0|\d{{15}}|\d{_SPACE}{{1,2}}\d", re.IGNORECASE)
+_GROUPED = re.compile(
+    rf"[+\uff0b%(\d](?:(?<=[+\uff0b%(])|(?<=0)(?<![\w-]0)|(?<=\d)(?:\d{{14}}|{_SPACE}{{1,2}}\d))", re.IGNORECASE
+)
 #: What every number with its country begins with; most ids have none.
-_MAY_BE_WITH_COUNTRY = re.compile(r"[+\uff0b%]|(?<![\w-])00")
+_MAY_BE_WITH_COUNTRY = re.compile(r"[+\uff0b%0](?:(?<=[+\uff0b%])|(?<=0)(?<![\w-]0)0)")
 _DIGITS = re.compile(r"\d(?:[^\dg-zG-Z]{0,9}\d){7}")  # fewer are none of these, and this is quickly seen
-_IBAN = re.compile(r"(?<![^\W_])[A-Z]{2}\d\d(?:(?:[ +]|%20)?[A-Z0-9]{4}){2,7}(?:(?:[ +]|%20)?[A-Z0-9]{1,3})?(?![^\W_])")
+_IBAN = re.compile(
+    r"[A-Z](?<![^\W_][A-Z])[A-Z]\d\d(?:(?:[ +]|%20)?[A-Z0-9]{4}){2,7}(?:(?:[ +]|%20)?[A-Z0-9]{1,3})?(?![^\W_])"
+)
 _DATE = re.compile(r"\d\d[./-]\d\d[./-]\d{4}(?!\d)")
 #: Numbers of cards as their networks give them: first digits, and how many there are.
 _NETWORKS = re.compile(
@@ -140,8 +145,8 @@ _PARAMETER = re.compile(
     rf"(?P<value>(?:(?!{_DELIMITER})[^\s\"'<>])+)",
     re.IGNORECASE,
 )
-#: Its name, of one that is not encoded.
-_NAME = re.compile(r"(?:^|[?&;#])([^\s?&;#=%\"'<>]{2,60})=")
+#: Its name, of one that is not encoded, behind a delimiter.
+_NAME = re.compile(r"[?&;#]([^\s?&;#=%\"'<>]{2,60})=")
 _BETWEEN = re.compile(r"([\s&?#;=\"'<>]+)")
 _LAYERS = 4  # of encoding, more than one address in another ever has
 _MEMBER = re.compile(r'(?P<before>"(?P<name>[^"\\]{2,60})"\s?:\s?)"(?P<value>(?:[^"\\]|\\.)*)"')
@@ -210,7 +215,7 @@ def _as_written(text: str) -> str:
 
 def _plainly(text: str) -> str:
     found = identity.redact(text)
-    if "%" in found or ("=" in found and any(map(_called, _NAME.findall(found)))):
+    if "%" in found or ("=" in found and any(map(_called, _NAME.findall(f"?{found}")))):
         found = _PARAMETER.sub(_without_value, found)
     if '":' in found or '" :' in found:
         found = _MEMBER.sub(_without_value, found)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import date
 from urllib.parse import quote
 
+import phonenumbers
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
@@ -384,6 +385,29 @@ def test_not_even_a_traceback_tells_the_value(field, value):
     with pytest.raises(Unusable) as refused:
         hashes(field, value, "DE")
     assert value not in "".join(traceback.format_exception(refused.value, chain=True)).replace(__file__, "")
+
+
+@settings(max_examples=500)
+@given(
+    code=st.sampled_from([*phonenumbers.COUNTRY_CODE_TO_REGION_CODE]),
+    national=st.text("0123456789", min_size=3, max_size=14) | st.from_regex(r"[01]?[1-9][0-9]{6,10}", fullmatch=True),
+)
+def test_a_number_that_needs_no_parsing_is_what_parsing_makes_of_it(code, national):
+    text = f"+{code}{national}"
+    if identity._is_e164(text):
+        assert identity._as_e164(text, "DE") == text
+
+
+@pytest.mark.parametrize("text", ["+4930123456", "+15550100199", "+447700900123", "+33612345678", "+5511912345678"])
+def test_most_numbers_need_no_parsing(text):
+    assert identity._is_e164(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["+49030123456", "+5215512345678", "+44123", "+999123456789", "4930123456", "+49 30123456", "+1112345678"]
+)
+def test_others_do(text):
+    assert not identity._is_e164(text)
 
 
 @pytest.mark.parametrize("field", RULES)
