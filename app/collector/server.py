@@ -191,7 +191,11 @@ class Collector:
             if call not in (None, "batch"):
                 body.setdefault("type", call)
         if key.secret:
-            return await self.keep(self.take(body, key.site, format_name, None))
+            rows, answer = self._rows(self.take(body, key.site, format_name, None))
+            del (
+                body
+            )  # Kafka is waited for with bytes alone: the memory of a hundred events is good for the next request's
+            return await self._written(rows, answer)
         visit = cookies.visit(request.headers, request.cookies, body, int(time.time() * 1000))
         taken = self.take(body, key.site, format_name, request)
         self.charge(request, len(taken.results))
@@ -235,11 +239,13 @@ class Collector:
         return Taken(normalize(body, inlet, received, Origin(request=request), visitor), received, request)
 
     async def keep(self, taken: Taken) -> web.Response:
-        results, origin = taken.results, Origin(request=taken.request)
-        rows = intake.new_rows()
+        return await self._written(*self._rows(taken))
+
+    def _rows(self, taken: Taken) -> tuple[intake.Rows, Json]:
+        """What is to be written, and what can be answered then."""
+        results, rows = taken.results, intake.new_rows()
+        origin = Origin(request=taken.request)
         intake.collect(rows, results, origin, "collector", self.names, self.partitions, taken.received)
-        if not await self._outbox.write(rows):
-            return problem(503, "kafka_unavailable", "", "try again", {"Retry-After": RETRY_AFTER})
         refused = [
             {"index": r.index, "reason": r.reason, "field": r.field, "detail": r.detail}
             for r in results
@@ -255,8 +261,12 @@ class Collector:
         if len(refused) == len(results):
             # by these names the SDKs of Segment and RudderStack tell their log what was wrong
             answer |= {"code": refused[0]["reason"], "message": f"{refused[0]['field']} {refused[0]['detail']}".strip()}
-            return as_json(answer, 400)
-        return as_json(answer)
+        return rows, answer
+
+    async def _written(self, rows: intake.Rows, answer: Json) -> web.Response:
+        if not await self._outbox.write(rows):
+            return problem(503, "kafka_unavailable", "", "try again", {"Retry-After": RETRY_AFTER})
+        return as_json(answer, 400 if "code" in answer else 200)
 
     def _with_cookies(
         self, results: Sequence[Result], visit: cookies.Visit, site: str
