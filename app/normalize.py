@@ -297,8 +297,8 @@ class _Work:
             "labels": self._labels(draft, context),
             "custom": self._custom(draft.get("custom", {})),
         }
-        event.update((name, part) for name, part in parts.items() if part)
-        if lost := {name: why for name, why in self.drops if name.startswith(_OF_A_PERSON)}:
+        event |= {name: part for name, part in parts.items() if part}
+        if self.drops and (lost := {name: why for name, why in self.drops if name.startswith(_OF_A_PERSON)}):
             event["unusable"] = lost
         if len(orjson.dumps(event)) > MAX_BYTES:
             raise BadEvent("too_large", "", f"larger than {MAX_BYTES} bytes")
@@ -314,15 +314,18 @@ class _Work:
         return _validated(given) if exact is None else exact
 
     def _labels(self, draft: Draft, context: Json) -> list[str]:
-        told = {label for one in draft.get("labels", ()) if (label := self._text("labels", one)) is not None}
-        found = {
-            "backfill": self.inlet.backfill,
-            "bot": traffic.is_robot(context.get("user_agent", "")),
-            "prefetch": self.inlet.prefetch,
-            "internal": self.inlet.ours
-            or traffic.is_internal(draft.get("context", {}).get("ip", ""), self.inlet.internal),
-        }
-        return sorted(told - OWN_LABELS | {label for label, true in found.items() if true})
+        told = {
+            label for one in draft.get("labels", ()) if (label := self._text("labels", one)) is not None
+        } - OWN_LABELS
+        if self.inlet.backfill:
+            told.add("backfill")
+        if traffic.is_robot(context.get("user_agent", "")):
+            told.add("bot")
+        if self.inlet.prefetch:
+            told.add("prefetch")
+        if self.inlet.ours or traffic.is_internal(draft.get("context", {}).get("ip", ""), self.inlet.internal):
+            told.add("internal")
+        return sorted(told)
 
     def _tags(self, draft: Draft) -> Json:
         found: Json = {}

@@ -394,12 +394,17 @@ def page(url: str, kept: PageUrl, how: Redact) -> str:
     `how` tells what becomes of its personal parts. A name with its password before the host is never kept; without a password it
     may as well be an e-mail address, of which the host is a part.
     """
+    return _page(url, kept, how) if len(url) <= 500 else _page.__wrapped__(url, kept, how)
+
+
+@lru_cache(maxsize=4096)
+def _page(url: str, kept: PageUrl, how: Redact) -> str:
     url = identity.with_at(url)
     begin = _ORIGIN.match(url)
-    origin, rest = _origin(begin) if begin else "", url[begin.end() if begin else 0 :]
+    origin, rest = _origin(begin[1], begin[2]) if begin else "", url[begin.end() if begin else 0 :]
     if (how == "drop" and REDACTED in origin) or (kept == "origin" and not origin):
         return ""
-    path, query, fragment = _parts(masked(rest))
+    path, query, fragment = _parts(_masked.__wrapped__(rest))
     pieces = query.split("&") if query else []
     if kept != "full":
         pieces, fragment = [piece for piece in pieces if piece.lower().startswith("utm_")], ""
@@ -411,9 +416,10 @@ def page(url: str, kept: PageUrl, how: Redact) -> str:
     return origin + path + ("?" + "&".join(pieces) if pieces else "") + ("#" + fragment if fragment else "")
 
 
-def _origin(begin: re.Match[str]) -> str:
-    user, _, host = begin[2].rpartition("@")
-    return masked(begin[1] + (host if ":" in user else begin[2]))
+@lru_cache(maxsize=1024)
+def _origin(scheme: str, authority: str) -> str:
+    user, _, host = authority.rpartition("@")
+    return masked(scheme + (host if ":" in user else authority))
 
 
 def _parts(rest: str) -> tuple[str, str, str]:
