@@ -46,6 +46,7 @@ log = structlog.get_logger()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 RETRY_AFTER = "5"  # seconds
+_CLIENT = "client"  # of a request: whose it is
 
 
 @dataclass(frozen=True)
@@ -350,7 +351,11 @@ class Collector:
         return {name: value for name, value in found.items() if value}
 
     def _client(self, request: web.Request) -> str:
-        return proxies.client(request.remote or "", request.headers.getall("X-Forwarded-For", []), self._trusted)
+        if _CLIENT not in request:  # asked several times of each
+            forwarded = request.headers.getall("X-Forwarded-For", [])
+            request[_CLIENT] = proxies.client(request.remote or "", forwarded, self._trusted)
+        found: str = request[_CLIENT]
+        return found
 
     @web.middleware
     async def _cors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
