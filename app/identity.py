@@ -28,6 +28,7 @@ import unicodedata
 from collections.abc import Callable, Collection
 from datetime import date
 from functools import lru_cache
+from typing import Any
 
 import phonenumbers
 
@@ -177,7 +178,9 @@ def _as_e164(text: str, country: str | None) -> str:
 def _numbers_of(country_code: int) -> tuple[Collection[int], re.Pattern[str]]:
     """How many digits its numbers have behind the country code, and what they begin with when there is something to take off."""
     region = phonenumbers.region_code_for_country_code(country_code)
-    known = phonenumbers.PhoneMetadata.metadata_for_region_or_calling_code(country_code, region)
+    known: Any = phonenumbers.PhoneMetadata.metadata_for_region_or_calling_code(
+        country_code, region
+    )  # of each code there is
     lengths = {*known.general_desc.possible_length} - {*known.general_desc.possible_length_local_only}
     return lengths, re.compile(f"0|{known.national_prefix_for_parsing or '0'}")
 

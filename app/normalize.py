@@ -260,7 +260,7 @@ class _Work:
     received: int
     origin: Origin
     drops: list[tuple[str, str]] = field(default_factory=list)
-    clean: bool = False  # of anything personal: its ids and all texts but of `custom`, `labels`, `tags` and addresses
+    clean: bool = False  # nothing personal is in `_texts_of` it, nor in its ids: they need not be looked at one by one
 
     def event(self, raw: Json, extra: Json | None) -> Normalized:
         draft = self._draft(raw)
@@ -314,9 +314,8 @@ class _Work:
         return _validated(given) if exact is None else exact
 
     def _labels(self, draft: Draft, context: Json) -> list[str]:
-        told = {
-            label for one in draft.get("labels", ()) if (label := self._text("labels", one)) is not None
-        } - OWN_LABELS
+        told = {label for one in draft.get("labels", ()) if (label := self._text("labels", one)) is not None}
+        told -= OWN_LABELS
         if self.inlet.backfill:
             told.add("backfill")
         if traffic.is_robot(context.get("user_agent", "")):
@@ -430,7 +429,7 @@ class _Work:
                 raise BadEvent("personal_id", "ids.ga_client_id", "looks like an e-mail address or phone number")
             if name in ids or text.strip().lower() in NOT_AN_ID:
                 continue
-            if len(text) > 1000 or has_control(text):
+            if len(text) > 1000 or _has_control(text):
                 self.drops.append((f"ids.{name}", "malformed"))
             elif not self.clean and redaction.in_an_id(text):
                 self.drops.append((f"ids.{name}", "personal"))
@@ -747,14 +746,14 @@ def _clean_id(value: str, place: str, most: int = 200, *, clean: bool = False) -
         raise BadEvent("missing", place, "is missing")
     if len(value) > most:
         raise BadEvent("too_long", place, f"has more than {most} characters")
-    if has_control(value):
+    if _has_control(value):
         raise BadEvent("control_character", place, "has a control character")
     if not clean and redaction.in_an_id(value):
         raise BadEvent("personal_id", place, "looks like an e-mail address or phone number")
     return value
 
 
-def has_control(text: str) -> bool:
+def _has_control(text: str) -> bool:
     return not text.isprintable() and _CONTROL.search(text) is not None
 
 
@@ -768,7 +767,7 @@ def _given_ids(draft: Draft) -> list[tuple[str, str]]:
 
 
 def _texts_of(draft: Draft) -> list[str]:
-    """All that is judged as text, but for what is rare."""
+    """What `_commerce` and `_context` judge as text. Custom data, labels and tags are rare, and always looked at one by one."""
     context: Any = draft.get("context", {})
     commerce: Any = draft.get("commerce", {})
     found = [text for name, text in context.items() if name not in _NO_PLAIN_TEXTS]

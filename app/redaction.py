@@ -162,7 +162,8 @@ _SIGNS = re.compile(
 )
 
 
-#: Without any of these, nothing that is personal is seen by more than a line.
+#: Without any of these, nothing that is personal is seen only in a text as a whole: each line can be looked at by itself, and
+#: so can texts as lines.
 _OPENLY = re.compile(
     r"[@\uff20\ufe6b=+\uff0b%(&\\\"](?:(?<=[@\uff20\ufe6b=+\uff0b])|(?<=%)[\da-f]|(?<=\()\d|(?<=&)[#c]|(?<=\\)u|(?<=\")\s?:)",
     re.IGNORECASE,
@@ -416,7 +417,6 @@ def _page(url: str, kept: PageUrl, how: Redact) -> str:
     return origin + path + ("?" + "&".join(pieces) if pieces else "") + ("#" + fragment if fragment else "")
 
 
-@lru_cache(maxsize=1024)
 def _origin(scheme: str, authority: str) -> str:
     user, _, host = authority.rpartition("@")
     return masked(scheme + (host if ":" in user else authority))

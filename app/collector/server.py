@@ -62,9 +62,8 @@ class Collector:
         self.names = topics.names(settings)
         self.partitions = settings.kafka.partitions
         self._keep = wanted_variants(settings)
-        self._inlets: dict[
-            tuple[Any, ...], Inlet
-        ] = {}  # by what they differ in; to make one takes longer than to parse
+        # by what they differ in: to make one takes longer than to parse an event
+        self._inlets: dict[tuple[Any, ...], Inlet] = {}
         self._trusted = [ipaddress.ip_network(network) for network in settings.collector.trusted_proxies]
         self._keys = [
             key
@@ -192,11 +191,10 @@ class Collector:
             if call not in (None, "batch"):
                 body.setdefault("type", call)
         if key.secret:
-            rows, answer = self._rows(self.take(body, key.site, format_name, None))
-            del (
-                body
-            )  # Kafka is waited for with bytes alone: the memory of a hundred events is good for the next request's
-            return await self._written(rows, answer)
+            rows, said = self._rows(self.take(body, key.site, format_name, None))
+            # Kafka is waited for with bytes alone: the next request's events are made in the memory of these
+            del body
+            return await self._written(rows, said)
         visit = cookies.visit(request.headers, request.cookies, body, int(time.time() * 1000))
         taken = self.take(body, key.site, format_name, request)
         self.charge(request, len(taken.results))

@@ -185,6 +185,14 @@ def test_one_look_for_all_of_an_event_finds_what_a_look_at_each_does(texts, ids)
         assert not any(map(in_an_id, ids))
 
 
+@settings(max_examples=400)
+@given(st.lists(PARTS, max_size=5).map("".join).filter(lambda text: "%" not in text))
+def test_no_token_and_no_parameter_is_passed_over_by_the_quick_look_before(text):
+    assert redaction._may_hide(text) or redaction._TOKEN.sub(redaction._without_token, text) == text
+    names = redaction._NAME.findall(f"?{text}")
+    assert any(map(redaction._called, names)) or redaction._PARAMETER.sub(redaction._without_value, text) == text
+
+
 @pytest.mark.parametrize("part", [("4111 1111 1111 1111",), ("AB",), ("a b", "c")])
 def test_one_look_sees_each_text_by_itself(part):
     assert redaction.clean(["1", *part, "2"]) == (masked(part[0]) == part[0])
