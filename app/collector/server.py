@@ -46,7 +46,7 @@ log = structlog.get_logger()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 RETRY_AFTER = "5"  # seconds
-_CLIENT = "client"  # of a request: whose it is
+_CLIENT = web.RequestKey("client", str)  # the address that a request comes from
 
 
 @dataclass(frozen=True)
@@ -352,8 +352,7 @@ class Collector:
         if _CLIENT not in request:  # asked several times of each
             forwarded = request.headers.getall("X-Forwarded-For", [])
             request[_CLIENT] = proxies.client(request.remote or "", forwarded, self._trusted)
-        found: str = request[_CLIENT]
-        return found
+        return request[_CLIENT]
 
     @web.middleware
     async def _cors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
