@@ -2,9 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import orjson
 import structlog
+from prometheus_client import Counter
 
 from app import keys, metrics
 from app.dead_letter import DeadLetter
@@ -29,6 +31,11 @@ def label(event_name: str) -> str:
     return event_name if event_name in CANONICAL_NAMES else "custom"
 
 
+@lru_cache  # names and sources are few, and asking for the series costs more than counting
+def _copies(name: str, source: str) -> Counter:
+    return metrics.COPIES.labels(name, source)
+
+
 def event_row(event: Event, names: Names, partitions: int, now: int) -> tuple[tuple[str, int], Row]:
     where = names.events, keys.partition(keys.conversion_id(event), partitions)
     return where, (keys.key(event), orjson.dumps(event), now)
@@ -42,10 +49,11 @@ def collect(
         if isinstance(result, Normalized):
             where, row = event_row(result.event, names, partitions, now)
             rows[where].append(row)
-            metrics.COPIES.labels(label(result.event["event_name"]), result.event["source"]).inc()
-            for one in LABELS:
-                if one in result.event.get("labels", ()):
-                    metrics.LABELLED.labels(one).inc()
+            _copies(label(result.event["event_name"]), result.event["source"]).inc()
+            if "labels" in result.event:
+                for one in LABELS:
+                    if one in result.event["labels"]:
+                        metrics.LABELLED.labels(one).inc()
             for field, reason in result.drops:
                 metrics.FIELDS_DROPPED.labels(field, reason).inc()
         elif isinstance(result, Ignored):

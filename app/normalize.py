@@ -7,7 +7,7 @@ reason and a field, what was taken without a part of it names that part in `drop
 
 import ipaddress
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import msgspec
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
@@ -35,6 +36,7 @@ MAX_DEPTH = 64  # levels of objects and lists
 FUTURE_TOLERANCE = timedelta(hours=1)  # a server's clock may be off by so much; more is a mistake
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 OLDEST = datetime(2015, 1, 1, tzinfo=UTC)
+_FUTURE, _OLDEST = int(FUTURE_TOLERANCE.total_seconds() * 1000), int(OLDEST.timestamp() * 1000)
 #: ISO 4217 currencies whose smallest unit is not a hundredth.
 _NO_MINOR_UNIT = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
 _THOUSANDTHS = "BHD IQD JOD KWD LYD OMR TND"
@@ -65,6 +67,10 @@ _URL_IDS = {
 }
 #: Most addresses have none, and to take one apart is dear. A name may be percent-encoded.
 _MAY_HAVE_CLICK_ID = re.compile("|".join(("%", *_URL_IDS)))
+#: Of the context: what is an address, or is written by programs alone.
+_NO_PLAIN_TEXTS = ("ip", "user_agent", "url", "referrer")
+_CURRENCY = re.compile("[A-Z]{3}")
+_COUNTRY = re.compile("[A-Z]{2}")
 _META_MARK = re.compile(r"\.[A-Z][\w-](?:[\w-]{6})?$", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: A field's name as programs write them, and without long numbers: what else stands there may be anybody's name or number.
@@ -88,7 +94,7 @@ class Inlet:
     minor_units: bool = False
     time_zone: str | None = None
     backfill: bool = False
-    keep: Mapping[str, Collection[str]] | None = None  # identifier -> hash rules to keep; None: all
+    keep: Mapping[str, frozenset[str]] | None = None  # identifier -> hash rules to keep; None: all
     made_up_id: str = ""  # for events that carry none; without it they are refused
     categories: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of the site's consent manager -> signals
     gpc: bool = False  # the browser said Global Privacy Control with its request
@@ -162,7 +168,7 @@ def inlet_of(settings: Settings, name: str, topic: SourceTopic) -> Inlet:
     return replace(inlet, elsewhere=elsewhere)
 
 
-def wanted_variants(settings: Settings) -> Mapping[str, Collection[str]] | None:
+def wanted_variants(settings: Settings) -> Mapping[str, frozenset[str]] | None:
     """The hash rules that the configured destinations use; None for all."""
     from sinks import SINKS
 
@@ -172,7 +178,7 @@ def wanted_variants(settings: Settings) -> Mapping[str, Collection[str]] | None:
     for destination in settings.destinations.values():
         for name, rule in SINKS[destination.sink].variants.items():
             keep[name].add(rule)
-    return keep
+    return {name: frozenset(rules) for name, rules in keep.items()}
 
 
 def parse(value: bytes | None) -> Any:
@@ -254,14 +260,10 @@ class _Work:
     received: int
     origin: Origin
     drops: list[tuple[str, str]] = field(default_factory=list)
+    clean: bool = False  # nothing personal is in `_texts_of` it, nor in its ids: they need not be looked at one by one
 
     def event(self, raw: Json, extra: Json | None) -> Normalized:
-        raw = _without_nulls(raw)
-        self._readable_consent(raw)
-        if self.inlet.gpc:
-            raw["consent"] = {**raw.get("consent", {}), "gpc": True}
-        _typed(raw)
-        draft = _validated(raw)
+        draft = self._draft(raw)
         if extra:
             draft["context"] = {**draft.get("context", {}), **extra}  # type: ignore[typeddict-item]
         event: Json = {
@@ -277,9 +279,11 @@ class _Work:
         if draft.get("site", self.inlet.site) != self.inlet.site:
             raise BadEvent("unknown_site", "site", "is not the site of this source")
         event["time"] = self._time(draft, event["source"])
-        ids = self._ids(draft)
+        given = _given_ids(draft)
+        self.clean = redaction.clean(_texts_of(draft), _ids_of(draft, given))
+        ids = self._ids(given)
         commerce = self._commerce(draft)
-        event["event_id"] = _event_id(draft, event["event_name"], commerce, self.inlet.made_up_id)
+        event["event_id"] = self._event_id(draft, event["event_name"], commerce)
         if "pairs" in draft:
             event["pairs"] = False
         context = self._context(draft)
@@ -293,23 +297,34 @@ class _Work:
             "labels": self._labels(draft, context),
             "custom": self._custom(draft.get("custom", {})),
         }
-        event.update((name, part) for name, part in parts.items() if part)
-        if lost := {name: why for name, why in self.drops if name.startswith(_OF_A_PERSON)}:
+        event |= {name: part for name, part in parts.items() if part}
+        if self.drops and (lost := {name: why for name, why in self.drops if name.startswith(_OF_A_PERSON)}):
             event["unusable"] = lost
         if len(orjson.dumps(event)) > MAX_BYTES:
             raise BadEvent("too_large", "", f"larger than {MAX_BYTES} bytes")
         return Normalized(event, tuple(self.drops))  # type: ignore[arg-type]
 
+    def _draft(self, raw: Json) -> Draft:
+        """A copy, of fields that we know, each of its type. Raises BadEvent."""
+        exact = _exact(raw)
+        given: Any = _without_nulls(raw) if exact is None else exact
+        self._readable_consent(given)
+        if self.inlet.gpc:
+            given["consent"] = {**given.get("consent", {}), "gpc": True}
+        return _validated(given) if exact is None else exact
+
     def _labels(self, draft: Draft, context: Json) -> list[str]:
         told = {label for one in draft.get("labels", ()) if (label := self._text("labels", one)) is not None}
-        found = {
-            "backfill": self.inlet.backfill,
-            "bot": traffic.is_robot(context.get("user_agent", "")),
-            "prefetch": self.inlet.prefetch,
-            "internal": self.inlet.ours
-            or traffic.is_internal(draft.get("context", {}).get("ip", ""), self.inlet.internal),
-        }
-        return sorted(told - OWN_LABELS | {label for label, true in found.items() if true})
+        told -= OWN_LABELS
+        if self.inlet.backfill:
+            told.add("backfill")
+        if traffic.is_robot(context.get("user_agent", "")):
+            told.add("bot")
+        if self.inlet.prefetch:
+            told.add("prefetch")
+        if self.inlet.ours or traffic.is_internal(draft.get("context", {}).get("ip", ""), self.inlet.internal):
+            told.add("internal")
+        return sorted(told)
 
     def _tags(self, draft: Draft) -> Json:
         found: Json = {}
@@ -327,7 +342,7 @@ class _Work:
     def _readable_consent(self, raw: Json) -> None:
         """A signal that cannot be read counts as denied; it must not cost the event."""
         consent = raw.get("consent")
-        if consent is None:
+        if consent is None or _is_plain(consent):
             return
         if not isinstance(consent, Mapping):
             self.drops.append(("consent", "unreadable"))
@@ -386,6 +401,14 @@ class _Work:
         self.drops.append((f"consent.{name}", "unreadable"))
         return instead
 
+    def _event_id(self, draft: Draft, event_name: str, commerce: Json) -> str:
+        given, clean = str(draft.get("event_id", "")), self.clean
+        if given.strip().lower() in NOT_AN_ID:
+            if of_order := order_id(event_name, commerce):
+                return of_order
+            given, clean = self.inlet.made_up_id or given, False
+        return _clean_id(given, "event_id", clean=clean)
+
     def _time(self, draft: Draft, source: str) -> int:
         if "time" not in draft:
             return self.received
@@ -393,26 +416,22 @@ class _Work:
         if source == "pixel" and "sent_at" in draft:
             # a browser's clock may be off by years, but not by more between two readings
             time += self.received - milliseconds(draft["sent_at"], "sent_at", self.inlet.time_zone)
-        if time > self.received + FUTURE_TOLERANCE.total_seconds() * 1000:
+        if time > self.received + _FUTURE:
             raise BadEvent("time_in_future", "time", "lies more than an hour ahead of its receipt")
-        if time < OLDEST.timestamp() * 1000:
+        if time < _OLDEST:
             raise BadEvent("time_out_of_range", "time", "lies before 2015")
         return min(time, self.received)
 
-    def _ids(self, draft: Draft) -> Json:
+    def _ids(self, given: Sequence[tuple[str, str]]) -> Json:
         ids: Json = {}
-        url = draft.get("context", {}).get("url", "")
-        # long ones are not worth a place in the cache
-        found = _click_ids(url) if len(url) <= 2000 else _click_ids.__wrapped__(url)
-        for name, value in (*draft.get("ids", {}).items(), *found.items()):
-            text = browser_ids.bare(name, str(value))
-            if name == "ga_client_id" and redaction.in_an_id(text):
+        for name, text in given:
+            if name == "ga_client_id" and not self.clean and redaction.in_an_id(text):
                 raise BadEvent("personal_id", "ids.ga_client_id", "looks like an e-mail address or phone number")
             if name in ids or text.strip().lower() in NOT_AN_ID:
                 continue
-            if _CONTROL.search(text) or len(text) > 1000:
+            if len(text) > 1000 or _has_control(text):
                 self.drops.append((f"ids.{name}", "malformed"))
-            elif redaction.in_an_id(text):
+            elif not self.clean and redaction.in_an_id(text):
                 self.drops.append((f"ids.{name}", "personal"))
             else:
                 ids[name] = text
@@ -425,12 +444,12 @@ class _Work:
                 if commerce[name].strip().lower() in NOT_AN_ID:
                     del commerce[name]
                 else:
-                    commerce[name] = _clean_id(commerce[name], f"commerce.{name}")
+                    commerce[name] = _clean_id(commerce[name], f"commerce.{name}", clean=self.clean)
         if place := _amount_that(lambda amount: not -_MOST < amount < _MOST, commerce):
             raise BadEvent("wrong_type", place, f"must be a number below {_MOST:.0e}")
         if "currency" in commerce:
             currency = commerce["currency"].strip().upper()
-            if not re.fullmatch("[A-Z]{3}", currency):
+            if not _CURRENCY.fullmatch(currency):
                 raise BadEvent("bad_currency", "commerce.currency", "must be three letters (ISO 4217)")
             commerce["currency"] = currency
         elif "value" in commerce:
@@ -438,9 +457,11 @@ class _Work:
         if self.inlet.minor_units:
             _to_major_units(commerce)
         if "items" in commerce:
-            items = [self._texts(item, "commerce.items") for item in commerce["items"]]
+            items = commerce["items"]
+            if not self.clean:
+                items = [self._texts(item, "commerce.items") for item in items]
             commerce["items"] = [item for item in items if item]
-        return self._texts(commerce, "commerce")
+        return commerce if self.clean else self._texts(commerce, "commerce")
 
     def _texts(self, part: Json, place: str) -> Json:
         """Without what is personal in its texts."""
@@ -503,10 +524,11 @@ class _Work:
         return value
 
     def _user(self, draft: Draft) -> Json:
-        given = dict(draft.get("user", {}))
+        if not (given := dict(draft.get("user", {}))):
+            return {}
         user: Json = {}
         country = identity.country(str(given.pop("country", "")).strip())
-        if re.fullmatch("[A-Z]{2}", country):
+        if _COUNTRY.fullmatch(country):
             user["country"] = country
         elif country:
             self.drops.append(("user.country", "not_two_letters"))
@@ -535,7 +557,7 @@ class _Work:
             if not str(value).strip():
                 continue
             try:
-                keep = None if self.inlet.keep is None else self.inlet.keep.get(name, ())
+                keep = None if self.inlet.keep is None else self.inlet.keep.get(name, frozenset())
                 if found := identity.hashes(name, str(value), region, keep):
                     user[name] = found
             except identity.Unusable as exc:
@@ -543,24 +565,18 @@ class _Work:
         return user
 
     def _context(self, draft: Draft) -> Json:
-        context: Json = {k: v for k, v in draft.get("context", {}).items() if v}
-        if "user_agent" in context:
-            # a header may be no UTF-8
-            context["user_agent"] = _CONTROL.sub("", context["user_agent"].encode(errors="replace").decode())
+        given: Json = {k: v for k, v in draft.get("context", {}).items() if v}
         # before they are cut: half an address is not found any more
-        told = {name: self._of_page(name, text) for name, text in context.items()}
+        told = {name: self._of_page(name, text) for name, text in given.items()}
         context = {k: v[: 1000 if k == "user_agent" else 2000] for k, v in told.items() if v}
         if "ip" in context:
-            told_ip = context["ip"].strip()
+            told_ip = context.pop("ip").strip()
             # longer ones are not worth a place in the cache, either
-            if (address := _address(told_ip) if len(told_ip) <= _ADDRESS else None) is None:
-                self.drops.append(("context.ip", "not_an_address"))
-                del context["ip"]
+            address, of_a_person = _address(told_ip) if len(told_ip) <= _ADDRESS else ("", False)
+            if of_a_person:
+                context["ip"] = address
             else:
-                context["ip"] = str(address)
-                if not proxies.of_a_person(str(address)):
-                    self.drops.append(("context.ip", "private"))
-                    del context["ip"]
+                self.drops.append(("context.ip", "private" if address else "not_an_address"))
         return context
 
     def _of_page(self, name: str, text: str) -> str | None:
@@ -568,29 +584,82 @@ class _Work:
         if name == "ip":
             return identity.redact(text)  # what then is no address is dropped
         if name == "user_agent":
-            return self._id(place, text)
-        if name not in ("url", "referrer"):
-            return self._text(place, text)
+            found, personal = _user_agent(text) if len(text) <= 500 else _user_agent.__wrapped__(text)
+            if personal:
+                self._personal(place, found)
+            return found
+        if name not in _NO_PLAIN_TEXTS:
+            return text if self.clean else self._text(place, text)
         found = redaction.page(text, self.inlet.url, self.inlet.redact)
         if self.inlet.url == "full" and found != text:
             self._personal(place, found)
         return found
 
 
+@lru_cache(maxsize=4096)  # many people have the same
+def _user_agent(text: str) -> tuple[str, bool]:
+    """What is kept of it, and whether that is less because something personal was in it."""
+    told = _CONTROL.sub("", text.encode(errors="replace").decode())  # a header may be no UTF-8
+    found = redaction.of_an_id(told)
+    return found, found != told
+
+
 @lru_cache(maxsize=1 << 14)  # one visitor has many events
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address, without an interface's name, and without the mark that Meta's parameter builder appends."""
+def _address(text: str) -> tuple[str, bool]:
+    """The address, empty for what is none, and whether it may be a person's. Without an interface's name, and without the mark
+    that Meta's parameter builder appends.
+    """
     bare = text.strip().partition("%")[0]
     for one in (bare, _META_MARK.sub("", bare)):
         try:
-            address = ipaddress.ip_address(one)
+            found = ipaddress.IPv6Address(one) if ":" in one else ipaddress.IPv4Address(one)
         except ValueError:
             continue
-        return getattr(address, "ipv4_mapped", None) or address
-    return None
+        found = getattr(found, "ipv4_mapped", None) or found
+        return str(found), proxies.is_of_a_person(found)
+    return "", False
+
+
+def _exact(raw: Json) -> Draft | None:
+    """A copy of what programs write as a rule: known fields of the very types, no nulls, so that there is nothing to correct and
+    nothing to complain of. None for anything else, which `_validated` reads.
+    """
+    try:
+        draft = msgspec.convert(raw, Draft)
+    except msgspec.ValidationError:
+        return None
+    if not _has_all(draft, raw):
+        return None
+    if "custom" in draft:
+        draft["custom"] = _without_nulls(draft["custom"], 1)
+    return draft
+
+
+def _has_all(draft: Any, raw: Any) -> bool:
+    """Is nothing left out, as fields are that are not known? Of parts that we name the fields of."""
+    if len(draft) != len(raw):
+        return False
+    for name, part in draft.items():
+        if type(part) is dict and name != "custom":
+            if not _has_all(part, raw[name]):
+                return False
+        elif name == "items":
+            for ours, theirs in zip(part, raw[name], strict=True):
+                if len(ours) != len(theirs):
+                    return False
+    return True
+
+
+def _is_plain(consent: Any) -> bool:
+    """Are some of the four signals all that it says, and as we write them?"""
+    return isinstance(consent, dict) and all(
+        name in SIGNALS and said in ("granted", "denied") for name, said in consent.items()
+    )
 
 
 def _validated(raw: Json) -> Draft:
+    """The same of anything. Raises BadEvent with the first field that is wrong."""
+    _typed(raw)
     try:
         return _DRAFT.validate_python(raw)
     except ValidationError as exc:
@@ -671,34 +740,53 @@ def _amount_that(is_wrong: Callable[[Any], bool], commerce: Mapping[str, Any]) -
     return ""
 
 
-def _clean_id(value: str, place: str, most: int = 200) -> str:
-    """An id byte for byte. Raises BadEvent when it cannot be one."""
+def _clean_id(value: str, place: str, most: int = 200, *, clean: bool = False) -> str:
+    """An id byte for byte. Raises BadEvent when it cannot be one. `clean`: nothing personal is in it, as is known already."""
     if value.strip().lower() in NOT_AN_ID:
         raise BadEvent("missing", place, "is missing")
     if len(value) > most:
         raise BadEvent("too_long", place, f"has more than {most} characters")
-    if _CONTROL.search(value):
+    if _has_control(value):
         raise BadEvent("control_character", place, "has a control character")
-    if redaction.in_an_id(value):
+    if not clean and redaction.in_an_id(value):
         raise BadEvent("personal_id", place, "looks like an e-mail address or phone number")
     return value
 
 
+def _has_control(text: str) -> bool:
+    return not text.isprintable() and _CONTROL.search(text) is not None
+
+
+def _given_ids(draft: Draft) -> list[tuple[str, str]]:
+    """By name, as a platform's API wants them; those of the page's address behind the others."""
+    url = draft.get("context", {}).get("url", "")
+    # long ones are not worth a place in the cache
+    found = _click_ids(url) if len(url) <= 2000 else _click_ids.__wrapped__(url)
+    given: Any = draft.get("ids", {})
+    return [(name, browser_ids.bare(name, value)) for name, value in (*given.items(), *found.items())]
+
+
+def _texts_of(draft: Draft) -> list[str]:
+    """What `_commerce` and `_context` judge as text. Custom data, labels and tags are rare, and always looked at one by one."""
+    context: Any = draft.get("context", {})
+    commerce: Any = draft.get("commerce", {})
+    found = [text for name, text in context.items() if name not in _NO_PLAIN_TEXTS]
+    for part in (commerce, *commerce.get("items", ())):
+        found += [value for value in part.values() if type(value) is str]
+    return found
+
+
+def _ids_of(draft: Draft, given: Iterable[tuple[str, str]]) -> list[str]:
+    return [str(draft.get("event_id", "")), *[text for _, text in given]]
+
+
+@lru_cache(maxsize=1024)
 def _clean_name(value: str) -> str:
-    """The name of an event: pages and metrics show it."""
+    """The name of an event: pages and metrics show it. Raises BadEvent."""
     name = _clean_id(value, "event_name", most=100)
     if redaction.masked(name) != name:
         raise BadEvent("personal_id", "event_name", "looks like an e-mail address or phone number")
     return name
-
-
-def _event_id(draft: Draft, event_name: str, commerce: Json, made_up: str) -> str:
-    given = str(draft.get("event_id", ""))
-    if given.strip().lower() in NOT_AN_ID:
-        if of_order := order_id(event_name, commerce):
-            return of_order
-        given = made_up or given
-    return _clean_id(given, "event_id")
 
 
 def milliseconds(value: str | float, place: str, zone: str | None) -> int:

@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -10,15 +10,18 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: Addresses that say nothing about where a person is: private, loopback, link-local, carrier NAT. Unlike `is_private`
 #: this leaves the documentation ranges alone, which examples and tests use.
-_NOT_A_PERSON = tuple(
-    map(
-        ipaddress.ip_network,
-        (
-            *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
-            *("192.168.0.0/16", "224.0.0.0/3", "::/127", "fc00::/7", "fe80::/10", "ff00::/8"),
-        ),
-    )
-)
+_NOT_A_PERSON: Mapping[int, tuple[Network, ...]] = {
+    4: tuple(
+        map(
+            ipaddress.IPv4Network,
+            (
+                *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+                *("192.168.0.0/16", "224.0.0.0/3"),
+            ),
+        )
+    ),
+    6: tuple(map(ipaddress.IPv6Network, ("::/127", "fc00::/7", "fe80::/10", "ff00::/8"))),
+}
 _WITH_PORT = re.compile(r"\[(?P<six>[^\]]*)\](:\d+)?|(?P<four>[\d.]+):\d+")
 
 
@@ -42,7 +45,11 @@ def within(text: str, networks: Collection[Network]) -> bool:
 def of_a_person(text: str) -> bool:
     """May it be somebody's on the internet?"""
     found = address(text)
-    return found is not None and not any(found in network for network in _NOT_A_PERSON)
+    return found is not None and is_of_a_person(found)
+
+
+def is_of_a_person(found: Address) -> bool:
+    return not any(found in network for network in _NOT_A_PERSON[found.version])
 
 
 def client(remote: str, forwarded: Iterable[str], trusted: Collection[Network]) -> str:

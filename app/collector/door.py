@@ -49,8 +49,8 @@ class Door(Protocol):
 
 
 def as_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    told = {"X-Content-Type-Options": "nosniff", **(headers or {})}
-    return web.Response(body=orjson.dumps(value), status=status, content_type="application/json", headers=told)
+    told = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff", **(headers or {})}
+    return web.Response(body=orjson.dumps(value), status=status, headers=told)
 
 
 def problem(

@@ -149,18 +149,15 @@ class Outbox:
         if producer is None:
             return list(entries)
         sent: list[asyncio.Future[object]] = []
-
-        async def send() -> None:
-            # enqueued in order and then awaited together: the producer makes batches of what is there
-            for topic, partition, (key, value, timestamp) in entries:
-                sent.append(
-                    await producer.send(topic, partition=partition, key=key, value=value, timestamp_ms=timestamp)
-                )
-            for one in sent:
-                await one
-
         try:
-            await asyncio.wait_for(send(), patience)
+            async with asyncio.timeout(patience):
+                # enqueued in order and then awaited together: the producer makes batches of what is there
+                for topic, partition, (key, value, timestamp) in entries:
+                    sent.append(
+                        await producer.send(topic, partition=partition, key=key, value=value, timestamp_ms=timestamp)
+                    )
+                for one in sent:
+                    await one
         except (KafkaError, TimeoutError) as exc:
             if not self._away:
                 log.warning("collector.kafka_unavailable", error=repr(exc))

@@ -19,8 +19,8 @@ import asyncio
 import base64
 import hmac
 import ipaddress
+import secrets
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,6 +46,7 @@ log = structlog.get_logger()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 RETRY_AFTER = "5"  # seconds
+_CLIENT = web.RequestKey("client", str)  # the address that a request comes from
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Collector:
         self.names = topics.names(settings)
         self.partitions = settings.kafka.partitions
         self._keep = wanted_variants(settings)
+        # by what they differ in: to make one takes longer than to parse an event
+        self._inlets: dict[tuple[Any, ...], Inlet] = {}
         self._trusted = [ipaddress.ip_network(network) for network in settings.collector.trusted_proxies]
         self._keys = [
             key
@@ -167,13 +170,14 @@ class Collector:
     async def _take(
         self, request: web.Request, format_name: str, call: str | None, *, servers_only: bool = False
     ) -> web.Response:
-        if (answer := self.too_fast(request)) is not None:
+        key = self._key(request, None)
+        if (answer := self._too_fast(request, key)) is not None:
             return answer
         try:
             body = parse(await request.read())
         except BadEvent as exc:
             return self.refuse(request, 400, exc.reason, exc.field, exc.detail)
-        key = self._key(request, body)
+        key = key or self._key(request, body)
         if key is None:
             return self.refuse(request, 401, "no_key", "writeKey", "is missing or not known")
         if servers_only and not key.secret:
@@ -187,7 +191,10 @@ class Collector:
             if call not in (None, "batch"):
                 body.setdefault("type", call)
         if key.secret:
-            return await self.keep(self.take(body, key.site, format_name, None))
+            rows, said = self._rows(self.take(body, key.site, format_name, None))
+            # Kafka is waited for with bytes alone: the next request's events are made in the memory of these
+            del body
+            return await self._written(rows, said)
         visit = cookies.visit(request.headers, request.cookies, body, int(time.time() * 1000))
         taken = self.take(body, key.site, format_name, request)
         self.charge(request, len(taken.results))
@@ -198,7 +205,9 @@ class Collector:
         return response
 
     def too_fast(self, request: web.Request) -> web.Response | None:
-        key = self._key(request, None)
+        return self._too_fast(request, self._key(request, None))
+
+    def _too_fast(self, request: web.Request, key: _Key | None) -> web.Response | None:
         if (key and key.secret) or not (wait := self._buckets.wait(self._client(request))):
             return None
         metrics.REFUSED.labels("too_fast").inc()
@@ -220,19 +229,22 @@ class Collector:
         self._buckets.charge(self._client(request), events)
 
     def take(self, body: Any, site: str, format_name: str, browser: web.Request | None) -> Taken:
-        received, request = int(time.time() * 1000), uuid.uuid4().hex
-        inlet = self._inlet(site, format_name)
+        received, request = int(time.time() * 1000), secrets.token_hex(16)
         visitor = None
-        if browser is not None:
-            inlet, visitor = self._of_browser(inlet, browser), self.visitor(browser)
+        if browser is None:
+            inlet = self._inlet(site, format_name)
+        else:
+            inlet, visitor = self._of_browser(site, format_name, browser), self.visitor(browser)
         return Taken(normalize(body, inlet, received, Origin(request=request), visitor), received, request)
 
     async def keep(self, taken: Taken) -> web.Response:
-        results, origin = taken.results, Origin(request=taken.request)
-        rows = intake.new_rows()
+        return await self._written(*self._rows(taken))
+
+    def _rows(self, taken: Taken) -> tuple[intake.Rows, Json]:
+        """What is to be written, and what can be answered then."""
+        results, rows = taken.results, intake.new_rows()
+        origin = Origin(request=taken.request)
         intake.collect(rows, results, origin, "collector", self.names, self.partitions, taken.received)
-        if not await self._outbox.write(rows):
-            return problem(503, "kafka_unavailable", "", "try again", {"Retry-After": RETRY_AFTER})
         refused = [
             {"index": r.index, "reason": r.reason, "field": r.field, "detail": r.detail}
             for r in results
@@ -248,8 +260,12 @@ class Collector:
         if len(refused) == len(results):
             # by these names the SDKs of Segment and RudderStack tell their log what was wrong
             answer |= {"code": refused[0]["reason"], "message": f"{refused[0]['field']} {refused[0]['detail']}".strip()}
-            return as_json(answer, 400)
-        return as_json(answer)
+        return rows, answer
+
+    async def _written(self, rows: intake.Rows, answer: Json) -> web.Response:
+        if not await self._outbox.write(rows):
+            return problem(503, "kafka_unavailable", "", "try again", {"Retry-After": RETRY_AFTER})
+        return as_json(answer, 400 if "code" in answer else 200)
 
     def _with_cookies(
         self, results: Sequence[Result], visit: cookies.Visit, site: str
@@ -291,31 +307,40 @@ class Collector:
         return found
 
     def _inlet(self, site_name: str, format_name: str) -> Inlet:
-        site = self.settings.sites[site_name]
-        return Inlet(
-            name="collector",
-            format=format_name,
-            site=site_name,
-            source="server",
-            sources=frozenset({"server", "app", "offline", "crm"}),
-            country=site.country,
-            categories=site.categories,
-            keep=self._keep,
-            redact=site.redact,
-            url=site.url,
-            internal=self.settings.traffic.networks,
-        )
+        """Of a server."""
+        name = site_name, format_name
+        if name not in self._inlets:
+            site = self.settings.sites[site_name]
+            self._inlets[name] = Inlet(
+                name="collector",
+                format=format_name,
+                site=site_name,
+                source="server",
+                sources=frozenset({"server", "app", "offline", "crm"}),
+                country=site.country,
+                categories=site.categories,
+                keep=self._keep,
+                redact=site.redact,
+                url=site.url,
+                internal=self.settings.traffic.networks,
+            )
+        return self._inlets[name]
 
-    def _of_browser(self, inlet: Inlet, request: web.Request) -> Inlet:
-        return replace(
-            inlet,
-            source="pixel",
-            sources=frozenset({"pixel"}),  # whoever has only the public key cannot claim to be a server
-            gpc=request.headers.get("Sec-GPC") == "1",
-            prefetch=traffic.is_prefetch(request.headers),
-            # by the whole address, of which the event may get less
-            ours=traffic.is_internal(self._client(request), inlet.internal),
-        )
+    def _of_browser(self, site: str, format_name: str, request: web.Request) -> Inlet:
+        gpc, prefetch = request.headers.get("Sec-GPC") == "1", traffic.is_prefetch(request.headers)
+        # by the whole address, of which the event may get less
+        ours = traffic.is_internal(self._client(request), self.settings.traffic.networks)
+        name = site, format_name, gpc, prefetch, ours
+        if name not in self._inlets:
+            self._inlets[name] = replace(
+                self._inlet(site, format_name),
+                source="pixel",
+                sources=frozenset({"pixel"}),  # whoever has only the public key cannot claim to be a server
+                gpc=gpc,
+                prefetch=prefetch,
+                ours=ours,
+            )
+        return self._inlets[name]
 
     def visitor(self, request: web.Request) -> Json:
         """What the connection says of the browser: it wins over the body, which anybody can write."""
@@ -324,7 +349,10 @@ class Collector:
         return {name: value for name, value in found.items() if value}
 
     def _client(self, request: web.Request) -> str:
-        return proxies.client(request.remote or "", request.headers.getall("X-Forwarded-For", []), self._trusted)
+        if _CLIENT not in request:  # asked several times of each
+            forwarded = request.headers.getall("X-Forwarded-For", [])
+            request[_CLIENT] = proxies.client(request.remote or "", forwarded, self._trusted)
+        return request[_CLIENT]
 
     @web.middleware
     async def _cors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -337,7 +365,7 @@ class Collector:
             }
             return web.Response(status=204, headers=headers | (preflight if headers else {}))
         response = await handler(request)
-        if "Access-Control-Allow-Origin" not in response.headers:  # the script's own is for everybody
+        if headers and "Access-Control-Allow-Origin" not in response.headers:  # the script's own is for everybody
             response.headers.update(headers)
         return response
 

@@ -41,11 +41,21 @@ def put(draft: Json, path: str, value: Any) -> None:
     draft.setdefault(last, value)
 
 
-def apply(table: Table, body: Any, draft: Json) -> None:
-    for theirs, ours in table:
-        value = at(body, theirs)
-        if value is not None and value != "":
-            put(draft, ours, value)
+class Reader:
+    """A table taken apart, once: most of its places are in objects that a body does not have."""
+
+    def __init__(self, table: Table) -> None:
+        places = [(*theirs.rpartition("."), ours) for theirs, ours in table]
+        self._parents = [*dict.fromkeys(parent for parent, _, _, _ in places)]
+        self._rows = [(self._parents.index(parent), name, ours) for parent, _, name, ours in places]
+
+    def apply(self, body: Any, draft: Json) -> None:
+        parents = [at(body, parent) if parent else body for parent in self._parents]
+        parents = [one if isinstance(one, Mapping) else {} for one in parents]
+        for number, name, ours in self._rows:
+            value = parents[number].get(name)
+            if value is not None and value != "":
+                put(draft, ours, value)
 
 
 def spread(shared: Json, ones: list[Any]) -> list[Any]:
@@ -73,14 +83,14 @@ def order_id(event_name: str, commerce: Mapping[str, Any]) -> str:
     return f"{order}.{refund}" if event_name == "refund" and an_id(refund) else str(order)
 
 
-def items(value: Any, table: Table, field: str) -> list[Json]:
-    """A list of products through a table. Raises BadEvent when it is no list of objects."""
+def items(value: Any, reader: Reader, field: str) -> list[Json]:
+    """A list of products through their table. Raises BadEvent when it is no list of objects."""
     if not isinstance(value, list) or not all(isinstance(one, Mapping) for one in value):
         raise BadEvent("wrong_type", field, "must be a list of objects")
     result = []
     for one in value:
         item: Json = {}
-        apply(table, one, item)
+        reader.apply(one, item)
         result.append(item)
     return result
 

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from app.events import Json
-from app.formats._table import Ignored, Table, an_id, apply, items, obj, order_id, put, rest, spread, text
+from app.formats._table import Ignored, Reader, Table, an_id, items, obj, order_id, put, rest, spread, text
 
 EVENT_NAMES: dict[str, str] = {}  # our names are GA4's
 
@@ -75,6 +75,9 @@ _USED = {theirs.rsplit(".", 1)[1] for theirs, _ in FIELDS if theirs.startswith("
 }
 
 
+_FIELDS, _ITEM_FIELDS = Reader(FIELDS), Reader(ITEM_FIELDS)
+
+
 def split(body: Any) -> list[Any]:
     """One entry per event: the shared parts with that event under `event`."""
     if isinstance(body, Mapping) and isinstance(body.get("events"), list):
@@ -87,9 +90,9 @@ def draft(one: Any) -> Json | Ignored:
     event = obj(one["event"], "events")
     params = obj(event.get("params") or {}, "params")
     result: Json = {"event_name": text(event, "name")}
-    apply(FIELDS, _first_of_lists(one), result)
+    _FIELDS.apply(_first_of_lists(one), result)
     if params.get("items") is not None:
-        put(result, "commerce.items", items(params["items"], ITEM_FIELDS, "params.items"))
+        put(result, "commerce.items", items(params["items"], _ITEM_FIELDS, "params.items"))
     consent = one.get("consent")
     if isinstance(consent, Mapping):
         for signal in ("ad_user_data", "ad_personalization"):

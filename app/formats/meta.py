@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.events import Json
-from app.formats._table import Ignored, Table, an_id, apply, at, items, obj, put, rest, text
+from app.formats._table import Ignored, Reader, Table, an_id, at, items, obj, put, rest, text
 
 EVENT_NAMES = {
     "PageView": "page_view",
@@ -72,6 +72,9 @@ _USED = {theirs.split(".")[1] for theirs, _ in FIELDS if theirs.startswith("cust
 }
 
 
+_FIELDS, _ITEM_FIELDS = Reader(FIELDS), Reader(ITEM_FIELDS)
+
+
 def split(body: Any) -> list[Any]:
     if isinstance(body, Mapping) and isinstance(body.get("data"), list):
         return list(body["data"])
@@ -87,7 +90,7 @@ def draft(one: Any) -> Json | Ignored:
         source and source != "server"
     ):  # a website's events may as well come from our own pixel: the topic's setting says
         result["source"] = source
-    apply(FIELDS, event, result)
+    _FIELDS.apply(event, result)
     user = obj(event.get("user_data") or {}, "user_data")
     for theirs, ours in USER_FIELDS:
         value = user.get(theirs)
@@ -97,7 +100,7 @@ def draft(one: Any) -> Json | Ignored:
     custom = obj(event.get("custom_data") or {}, "custom_data")
     products = custom.get("content_ids")
     if custom.get("contents") is not None:
-        put(result, "commerce.items", items(custom["contents"], ITEM_FIELDS, "custom_data.contents"))
+        put(result, "commerce.items", items(custom["contents"], _ITEM_FIELDS, "custom_data.contents"))
     elif products is not None:
         products = products if isinstance(products, list) else [products]
         put(result, "commerce.items", [{"item_id": product} for product in products if product is not None])

@@ -12,7 +12,7 @@ from typing import Any
 
 from app.errors import BadEvent
 from app.events import Ids, Json
-from app.formats._table import Ignored, Table, an_id, apply, at, items, obj, order_id, put, rest, spread, text
+from app.formats._table import Ignored, Reader, Table, an_id, at, items, obj, order_id, put, rest, spread, text
 
 #: https://segment.com/docs/connections/spec/ecommerce/v2/ and the names of the B2B and lead specs
 EVENT_NAMES = {
@@ -128,6 +128,9 @@ _ONE_PRODUCT = frozenset({"view_item", "add_to_cart", "remove_from_cart", "add_t
 _PROPERTIES = {theirs.split(".")[1] for theirs, _ in FIELDS if theirs.startswith("properties.")} | {"products"}
 
 
+_FIELDS, _ITEM_FIELDS = Reader(FIELDS), Reader(ITEM_FIELDS)
+
+
 def split(body: Any) -> list[Any]:
     if isinstance(body, Mapping) and isinstance(body.get("batch"), list):
         shared = {k: body[k] for k in ("sentAt", "context") if k in body}
@@ -153,7 +156,7 @@ def draft(one: Any) -> Json | Ignored:
     else:
         text(call, "type")
         raise BadEvent("unknown_type", "type", "must be track, page, screen, identify, group or alias")
-    apply(FIELDS, call, result)
+    _FIELDS.apply(call, result)
     sessions = at(call, "context.clientIds.ga4.sessionIds")
     if isinstance(sessions, Mapping) and len(sessions) == 1:  # of several, nobody can tell whose
         put(result, "ids.ga_session_id", next(iter(sessions.values())))
@@ -161,9 +164,9 @@ def draft(one: Any) -> Json | Ignored:
         result["consent"] = _with_categories(consent)
     used = set(_PROPERTIES)
     if properties.get("products") is not None:
-        put(result, "commerce.items", items(properties["products"], ITEM_FIELDS, "properties.products"))
+        put(result, "commerce.items", items(properties["products"], _ITEM_FIELDS, "properties.products"))
     elif result["event_name"] in _ONE_PRODUCT and ("product_id" in properties or "sku" in properties):
-        put(result, "commerce.items", items([properties], ITEM_FIELDS, "properties"))
+        put(result, "commerce.items", items([properties], _ITEM_FIELDS, "properties"))
         used |= {theirs for theirs, _ in ITEM_FIELDS}
         price, quantity = _number(properties.get("price")), _number(properties.get("quantity", 1))
         if price is not None and quantity is not None and properties.get("currency"):

@@ -6,10 +6,11 @@ import re
 import string
 import time
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from datetime import date
 from urllib.parse import quote
 
+import phonenumbers
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
@@ -98,7 +99,7 @@ def test_a_platforms_own_vector(field, value, country, rule, digest):
     assert hashes(field, value, country)[rule] == digest
 
 
-def outcome(field: str, value: str, country: str | None, keep: Collection[str] | None = None) -> dict[str, str] | str:
+def outcome(field: str, value: str, country: str | None, keep: frozenset[str] | None = None) -> dict[str, str] | str:
     """The hashes, or the reason for there being none."""
     try:
         return hashes(field, value, country, keep)
@@ -284,7 +285,7 @@ def test_any_other_gender_is_refused(value):
 @settings(max_examples=30)
 @given(value=st.text("0123456789abcdefABCDEF", min_size=64, max_size=64), space=st.sampled_from(("", " ", "\n")))
 def test_a_hash_is_never_hashed_again(field, value, space):
-    assert hashes(field, space + value + space, "DE", keep=()) == {"given": value.lower()}
+    assert hashes(field, space + value + space, "DE", keep=frozenset()) == {"given": value.lower()}
 
 
 @given(
@@ -386,13 +387,36 @@ def test_not_even_a_traceback_tells_the_value(field, value):
     assert value not in "".join(traceback.format_exception(refused.value, chain=True)).replace(__file__, "")
 
 
+@settings(max_examples=200)
+@given(
+    code=st.sampled_from([*phonenumbers.COUNTRY_CODE_TO_REGION_CODE]),
+    national=st.text("0123456789", min_size=3, max_size=14) | st.from_regex(r"[01]?[1-9][0-9]{6,10}", fullmatch=True),
+)
+def test_a_number_that_needs_no_parsing_is_what_parsing_makes_of_it(code, national):
+    text = f"+{code}{national}"
+    if identity._is_e164(text):
+        assert identity._as_e164(text, "DE") == text
+
+
+@pytest.mark.parametrize("text", ["+4930123456", "+15550100199", "+447700900123", "+33612345678", "+5511912345678"])
+def test_most_numbers_need_no_parsing(text):
+    assert identity._is_e164(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["+49030123456", "+5215512345678", "+44123", "+999123456789", "4930123456", "+49 30123456", "+1112345678"]
+)
+def test_others_do(text):
+    assert not identity._is_e164(text)
+
+
 @pytest.mark.parametrize("field", RULES)
 def test_a_value_too_long_to_be_one_is_refused_before_it_is_looked_at(field):
-    size = identity._all_variants.cache_info().currsize
+    size = identity._variants.cache_info().currsize
 
     assert outcome(field, "a" * 501, None) == "too_long"
 
-    assert identity._all_variants.cache_info().currsize == size
+    assert identity._variants.cache_info().currsize == size
 
 
 @pytest.mark.parametrize("field", RULES)

@@ -1135,7 +1135,7 @@ def test_a_user_id_with_an_address_is_hashed(user_id, expected):
 
 
 def test_only_the_wanted_variants_are_kept():
-    keep = {"email": {"gmail"}, "phone": {"e164", "digits"}, "gender": set()}
+    keep = {"email": frozenset({"gmail"}), "phone": frozenset({"e164", "digits"}), "gender": frozenset[str]()}
 
     user = event_of({}, keep=keep)["user"]
 
@@ -1146,7 +1146,7 @@ def test_only_the_wanted_variants_are_kept():
 
 
 def test_a_name_that_the_wanted_rule_leaves_nothing_of_is_counted():
-    assert accepted({"user": {"first_name": "123"}}, keep={"first_name": {"letters"}}).drops == (
+    assert accepted({"user": {"first_name": "123"}}, keep={"first_name": frozenset({"letters"})}).drops == (
         ("user.first_name", "empty"),
     )
 
@@ -1802,6 +1802,44 @@ def test_a_valid_body_with_something_more_in_one_place_does_no_harm(format_name,
     more = data.draw(st.dictionaries(NAMES, JSON, max_size=2))
 
     check(run(replaced(BODIES[format_name], path, {**at(path), **more}), format_name))
+
+
+EXACT: Json = DRAFT | {
+    "ids": DRAFT["ids"] | {"lead_id": "12345678901234567"},
+    "commerce": DRAFT["commerce"] | {"value": 60, "transaction_id": "1001"},
+    "consent": {"ad_storage": "granted", "gpc": False, "categories": {"C0004": True}},
+    "custom": {"a": [1, None, {"b": 2}]},
+}
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_what_is_read_in_one_go_is_what_is_read_step_by_step(data):
+    raw = replaced(EXACT, data.draw(st.sampled_from([place for place in places(EXACT) if place])), data.draw(JSON))
+    raw |= data.draw(st.dictionaries(NAMES, JSON, max_size=1))
+
+    exact = normalize._exact(copy.deepcopy(raw))
+
+    assert exact is None or exact == normalize._validated(normalize._without_nulls(raw))
+
+
+def test_what_programs_send_as_a_rule_is_read_in_one_go():
+    assert normalize._exact(EXACT)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"x": 1},
+        {"user": {"x": 1}},
+        {"commerce": {"items": [{"x": 1}]}},
+        {"tags": {"meta": {"x": 1}}},
+        {"consent": {"x": "granted"}},
+        {"time": None},
+    ],
+)
+def test_what_is_not_known_or_nothing_is_not_read_in_one_go(more):
+    assert normalize._exact(EXACT | more) is None
 
 
 @settings(max_examples=150)

@@ -5,7 +5,7 @@ import time
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app import identity, redaction
@@ -163,6 +163,79 @@ def test_masking_twice_is_masking_once(text):
     assert masked(masked(text)) == masked(text)
 
 
+PARTS = st.one_of(
+    st.sampled_from((
+        *(EMAIL, BASE64, "a@b.de", "ada&#64;example.com", "ada\\u0040example.com", "%40", "&commat;", "+49 30 123456"),
+        *("0049171123456", "(030) 12345678", "030/1234567", "650-555-1212", "123-45-6789", "4111111111111111", "00491711234567"),
+        *("DE89370400440532013000", "name=", "first_name=Ada", "phone", '"lastName":"Lovelace"', "YWRhQGV4YW1wbGUuY29t"),
+        *("/", "\n", " ", "-", "Shirt"),
+    )),
+    st.text('aZ0019 .-+/()%&="@:\\u\u017f\n', max_size=14),
+    st.from_regex(redaction._NUMBER, fullmatch=True),
+)  # fmt: skip
+TEXTS = st.lists(st.lists(PARTS, max_size=3).map("".join), max_size=4)
+
+
+@settings(max_examples=150)
+@given(TEXTS, TEXTS)
+def test_one_look_for_all_of_an_event_finds_what_a_look_at_each_does(texts, ids):
+    if redaction.clean(texts, ids):
+        assert [masked(text) for text in texts] == texts
+        assert [of_an_id(text) for text in ids] == ids
+        assert not any(map(in_an_id, ids))
+
+
+@settings(max_examples=150)
+@given(st.lists(PARTS, max_size=5).map("".join).filter(lambda text: "%" not in text))
+def test_no_token_and_no_parameter_is_passed_over_by_the_quick_look_before(text):
+    assert redaction._may_hide(text) or redaction._TOKEN.sub(redaction._without_token, text) == text
+    names = redaction._NAME.findall(f"?{text}")
+    assert any(map(redaction._called, names)) or redaction._PARAMETER.sub(redaction._without_value, text) == text
+
+
+@pytest.mark.parametrize("part", [("4111 1111 1111 1111",), ("AB",), ("a b", "c")])
+def test_one_look_sees_each_text_by_itself(part):
+    assert redaction.clean(["1", *part, "2"]) == (masked(part[0]) == part[0])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "ada@example.com",
+            "ada\uff20example.com",
+            "ada\ufe6bexample.com",
+            "ada%40example.com",
+            "ada&#64;example.com",
+        ),
+        *("ada&commat;example.com", "ada\\u0040example.com", "+4930123456", "\uff0b4930123456", "(030) 12345678"),
+        *("0049.1701234567", "YWRhQGV4YW1wbGUuY29t"),
+    ],
+)
+def test_one_look_is_not_enough_where_something_personal_is_in_an_id(text):
+    assert in_an_id(text)
+    assert not redaction.clean([], ["1", text, "2"])
+    assert not redaction.clean(["1", text, "2"])
+
+
+@pytest.mark.parametrize("text", ["first_name=Ada", '{"first_name": "Ada"}', "0171 1234567", "DE89370400440532013000"])
+def test_one_look_is_not_enough_where_something_personal_is_in_a_text(text):
+    assert masked(text) != text
+    assert not redaction.clean(["1", text, "2"])
+
+
+def test_one_look_is_enough_for_what_a_shop_says():
+    texts = ["Thank you", "Tom & Jerry, 50% off (blue)", '24" screen', "SKU-1", "20261123-0001", "de-DE", "Größe 38"]
+    ids = [
+        "6f1c2a9e-1111-4222-8333-444455556666",
+        "fb.1.1795420000000.1234567890",
+        "purchase-12345678",
+        "2J3K-12345678",
+    ]
+
+    assert redaction.clean(texts, ids)
+
+
 @given(
     st.one_of(st.text("0012345 .-()/+%2b\u00a0\uff0bx,:", min_size=8, max_size=40), st.from_regex(redaction._NUMBER))
 )
@@ -172,9 +245,11 @@ def test_no_number_is_passed_over_by_the_quick_look_before(text):
         assert redaction._MAY_BE_WITH_COUNTRY.search(text) or not redaction._with_country(found)
 
 
-@given(st.text(max_size=60))
+@given(st.one_of(st.text(max_size=60), st.text("aZ1/\u017f\u0131\u0130\u212a", min_size=12, max_size=20)))
+@example("\u017f" * 12)  # a letter of ASCII, where case is ignored
 def test_masking_any_text_answers(text):
     assert isinstance(masked(text), str)
+    assert isinstance(redaction.of_an_id(text), str)
 
 
 def test_many_layers_of_encoding_end():

@@ -93,15 +93,23 @@ def test_the_first_place_that_has_a_value_wins():
     table = (("a", "x.y"), ("b", "x.y"), ("c", "x.z"), ("d", "w"))
     draft: dict[str, object] = {}
 
-    _table.apply(table, {"a": "", "b": 0, "c": None, "d": False}, draft)
+    _table.Reader(table).apply({"a": "", "b": 0, "c": None, "d": False}, draft)
 
     assert draft == {"x": {"y": 0}, "w": False}
+
+
+def test_a_place_in_something_else_than_an_object_has_no_value():
+    draft: dict[str, object] = {}
+
+    _table.Reader((("a.b", "x"), ("c.d.e", "y"), ("f.g", "z"))).apply({"a": [1], "c": {"d": "e"}, "f": {"g": 1}}, draft)
+
+    assert draft == {"z": 1}
 
 
 @pytest.mark.parametrize("value", [None, {}, "x", 5, [1], [None], [{}, "x"]])
 def test_products_must_be_a_list_of_objects(value):
     with pytest.raises(BadEvent) as refused:
-        _table.items(value, (("id", "item_id"),), "products")
+        _table.items(value, _table.Reader((("id", "item_id"),)), "products")
     assert (refused.value.reason, refused.value.field) == ("wrong_type", "products")
 
 
