@@ -135,7 +135,7 @@ def _of_one(copy: Event) -> Event:
     merged: Any = {**copy}
     for name in _OF_A_COPY:
         merged.pop(name, None)
-    if "consent" in merged:
+    if "consent" in merged and not only_grants(merged["consent"]):
         merged["consent"] = merge_consent([merged["consent"]])
     if "labels" in merged:
         merged["labels"] = sorted(set(merged["labels"]))

@@ -65,7 +65,7 @@ def groups(copies: Sequence[Event]) -> list[tuple[str, list[Event]]]:
 
     The strongest kind of identifier that any copy has tells them apart. Copies without one go to the first group.
     """
-    for kind in _STRONG if len([copy for copy in copies if "user" in copy]) > 1 else ():
+    for kind in _STRONG if sum(["user" in copy for copy in copies]) > 1 else ():
         known = {value for copy in copies if (value := _certain(copy, kind))}
         if len(known) == 1:
             break
@@ -98,12 +98,14 @@ def marks(copies: Sequence[Event], key: bytes = b"") -> str:
 
     With a key they are keyed hashes, which nobody can compare without it, and the first five characters name the key.
     """
-    named = [copy for copy in copies if "user" in copy]
-    if not named:
+    found: dict[str, str] = {}
+    for copy in copies:
+        if "user" in copy:
+            found |= {kind: value for kind in _STRONG if (value := _certain(copy, kind))}
+    if not found:
         return ""
-    found = {kind: value for copy in named for kind in _STRONG if (value := _certain(copy, kind))}
     told = "".join(_STRONG[kind] + _four(kind, found[kind], key) for kind in _STRONG if kind in found)
-    return _named(key) + told if key and told else told
+    return _named(key) + told if key else told
 
 
 def stranger(known: str, copy: Event, keys: Sequence[bytes] = ()) -> bool:

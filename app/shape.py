@@ -12,14 +12,15 @@ import msgspec
 from app import keys
 from app.events import Event
 
-_READER = msgspec.json.Decoder(Event)
+_read = msgspec.json.Decoder(Event).decode
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def event(value: bytes | None) -> Event | None:
     """The event that this JSON is, or None."""
     try:
-        return _READER.decode(value or b"")
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _read(value or b"")
+    except _UNREADABLE:
         return None
 
 
@@ -39,8 +40,11 @@ def is_event_of(key: bytes, value: Any) -> bool:
 
 def copy(key: bytes, value: bytes | None) -> Event | None:
     """The copy of a conversion that this record of capistream.events is, or None."""
-    found = event(value)
-    return found if found is not None and _is_copy(key, found) else None
+    try:
+        found = _read(value or b"")
+    except _UNREADABLE:
+        return None
+    return found if _is_copy(key, found) else None
 
 
 def is_copy(key: bytes, value: Any) -> bool:
@@ -51,4 +55,5 @@ def is_copy(key: bytes, value: Any) -> bool:
 def _is_copy(key: bytes, found: Event) -> bool:
     if found["received"] < 0 or found["time"] < 0 or "apart" in found:
         return False
-    return keys.key(found) == key and key.count(b"\x1f") == 2
+    # three parts; and no key of the rows in table `seen` that are no conversion's, which begin with smaller characters
+    return keys.key(found) == key > b"\x1f" and key.count(b"\x1f") == 2
