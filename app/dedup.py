@@ -177,6 +177,10 @@ class Partition:
     ripening: list[tuple[int, bytes]] = field(default_factory=list)  # a heap, too: past their deadline, not ripe
     now: int | None = None  # the log's clock: unknown after a restart until heard again
     appended: int = 0  # when the last clock record was appended
+    secret: bytes = field(init=False)  # the key in use, or an empty one
+
+    def __post_init__(self) -> None:
+        self.secret = self.secrets[0] if self.secrets else b""
 
     def recover(self, held: Iterable[tuple[bytes, bytes]]) -> None:
         """Find the holds again, from the recovered table."""
@@ -226,11 +230,6 @@ class Partition:
             _, key = heapq.heappop(self.ripening)
             if key in self.open:
                 heapq.heappush(self.deadlines, (self.open[key].deadline, key))
-
-    @property
-    def secret(self) -> bytes:
-        """The key in use, or an empty one."""
-        return self.secrets[0] if self.secrets else b""
 
     @property
     def waiting(self) -> int:
@@ -354,7 +353,7 @@ class _Run:
     def _done(self) -> Result:
         # who was set apart first: a crash may cut the write off, and a row that says "closed" must not stand without them
         changed = self.changed
-        if apart := [key for key in changed if keys.apart(key)]:
+        if apart := [key for key in changed if key.count(b"\x1f") > 2]:
             changed = {key: changed[key] for key in apart} | changed
         for key, row in changed.items():
             self.result.seen[key] = _json(row)
@@ -378,7 +377,7 @@ class _Run:
         if row.arrivals and offset < row.arrivals[0].offset:
             return  # read again after a crash: it belongs to what the key meant before its horizon
         new = self._enter(key, row, copy, offset)
-        if row.how is not None and self._is_stranger(rule, row, copy):
+        if row.who and row.how is not None and self._is_stranger(rule, row, copy):
             self._turn_away(row, copy)
         elif 0 <= row.hot_from < offset and not any(c.origin and c.origin == _place(copy) for c in row.arrivals):
             self._alone(copy)
@@ -389,7 +388,7 @@ class _Run:
 
     def _is_stranger(self, rule: EventRule, row: Row, copy: Event) -> bool:
         """Of a conversion that has closed."""
-        if not row.who or "apart" in copy or rule.different_people == "merge":
+        if "apart" in copy or rule.different_people == "merge":
             return False
         return people.stranger(row.who, copy, self.partition.secrets)
 
@@ -557,7 +556,7 @@ class _Run:
         elif not others and not hold.why and (rule.late == "update" or (rule.expect and _held_back(row))):
             row.kept = 1
             self._keep(rule, key, row, hold, "kept")
-        else:
+        elif key in self.holds:  # else it closes with its first copy
             self._drop_hold(key)
         if hold.late:
             self._release(key, row, hold, told=False)
@@ -641,8 +640,6 @@ class _Run:
         self.changed_holds.add(key)
 
     def _drop_hold(self, key: bytes) -> None:
-        if key not in self.holds:
-            return  # most often: it closed with its first copy
         self.holds[key] = None
         self.partition.open.pop(key, None)
         if key in self.stored:

@@ -116,18 +116,15 @@ def merge(copies: Iterable[Event], cut: Json | None = None) -> Event:
     Raises ValueError for an empty set.
     """
     copies = list(copies)
-    return _merged(distinct(copies), copies, cut)
+    if not copies:
+        raise ValueError("no copies")
+    known = distinct(copies)
+    return merge_distinct(known, merge_consent([cut or {}, decided(copies)]) if len(known) == MAX_COPIES else None)
 
 
 def merge_distinct(known: Sequence[Event], cut: Json | None = None) -> Event:
     """The same of copies that `distinct` gave, or of some of them in their order."""
-    return _merged(known, known, cut)
-
-
-def _merged(known: Sequence[Event], copies: Sequence[Event], cut: Json | None) -> Event:
-    if not known:
-        raise ValueError("no copies")
-    return _of_one(known[0]) if len(known) == 1 else _of_several(known, copies, cut)
+    return _of_one(known[0]) if len(known) == 1 else _of_several(known, cut)
 
 
 def _of_one(copy: Event) -> Event:
@@ -144,7 +141,7 @@ def _of_one(copy: Event) -> Event:
     return {name: said for name, said in merged.items() if said or name in _ALWAYS}  # type: ignore[return-value]
 
 
-def _of_several(known: Sequence[Event], copies: Sequence[Event], cut: Json | None) -> Event:
+def _of_several(known: Sequence[Event], cut: Json | None) -> Event:
     by_order, by_browser = _asked(known)
     first = by_order[0]
     merged: Json = {
@@ -170,8 +167,8 @@ def _of_several(known: Sequence[Event], copies: Sequence[Event], cut: Json | Non
     if "tags" in merged:
         merged["tags"] = _tags(merged["tags"], known)
     told: list[Any] = [c["consent"] for c in known if "consent" in c]
-    if len(known) == MAX_COPIES:
-        told += [decided(copies), cut or {}]
+    if cut and len(known) == MAX_COPIES:
+        told.append(cut)
     if consent := merge_consent(told):
         merged["consent"] = consent
     if labels := {label for c in known for label in c.get("labels", ())}:
