@@ -180,9 +180,10 @@ class Dedup:
         for offset in result.unreadable:
             letter = DeadLetter("dedup", "not_an_event", {"topic": names.events, "partition": p, "offset": offset})
             intake.refuse(rows, letter, names, self.pipeline.partitions)
+        conversions: list[intake.Row] = []
         for closed in map(self._told, result.closed):
             event = orjson.Fragment(orjson.dumps(closed.event))  # once, however many destinations get it
-            rows[names.conversions, p].append((closed.key, orjson.dumps(closed.record(event)), now))
+            conversions.append((closed.key, orjson.dumps(closed.record(event)), now))
             for name, route in closed.routes.items():
                 if route.state == "queued":
                     value = orjson.dumps({"v": 1, "event": event, "basis": route.basis})
@@ -199,6 +200,8 @@ class Dedup:
                             basis=route.basis,
                         )
                     )
+        if conversions:
+            rows[names.conversions, p] = conversions
         return rows
 
     def _told(self, closed: dedup.Closed) -> dedup.Closed:
@@ -208,7 +211,7 @@ class Dedup:
 
     def _count(self, p: int, result: dedup.Result) -> None:
         metrics.HELD.labels(str(p)).set(self.partitions[p].waiting)
-        closings = Counter((closed.event["event_name"], closed.how) for closed in result.closed)
+        closings = Counter([(closed.event["event_name"], closed.how) for closed in result.closed])
         for (event_name, how), count in closings.items():
             metrics.CONVERSIONS.labels(label(event_name), how).inc(count)
         ended = Counter(

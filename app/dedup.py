@@ -269,6 +269,9 @@ class _Run:
         self.changed: dict[bytes, Row] = {}
         self.changed_holds: set[bytes] = set()
         self.stored: set[bytes] = set()  # keys with a row in `held`: only those need a deletion
+        self.opened: dict[
+            bytes, tuple[Held, EventRule]
+        ] = {}  # in this batch: most pairs meet before anybody asks when it ends
         self.result = Result()
         self._load(list(wanted))
 
@@ -351,6 +354,7 @@ class _Run:
         return True
 
     def _done(self) -> Result:
+        self._enter_opened()
         # who was set apart first: a crash may cut the write off, and a row that says "closed" must not stand without them
         changed = self.changed
         if apart := [key for key in changed if key.count(b"\x1f") > 2]:
@@ -467,7 +471,7 @@ class _Run:
         elif first:
             self.holds[key] = hold
             self.changed_holds.add(key)
-            self.partition.enter(key, hold, rule)
+            self.opened[key] = hold, rule
         elif hold.stage and _confirmed(rule, hold.copies):
             self._close(rule, key, row, hold, "complete" if _complete(rule, hold.copies) else "hold_ended")
 
@@ -636,18 +640,26 @@ class _Run:
     def _enter_stage(self, rule: EventRule, key: bytes, hold: Held, stage: str, deadline: int) -> None:
         hold.stage, hold.deadline = stage, deadline
         self.holds[key] = hold
+        self.opened.pop(key, None)
         self.partition.enter(key, hold, rule)
         self.changed_holds.add(key)
 
     def _drop_hold(self, key: bytes) -> None:
         self.holds[key] = None
+        self.opened.pop(key, None)
         self.partition.open.pop(key, None)
         if key in self.stored:
             self.changed_holds.add(key)
         else:
             self.changed_holds.discard(key)
 
+    def _enter_opened(self) -> None:
+        for key, (hold, rule) in self.opened.items():
+            self.partition.enter(key, hold, rule)
+        self.opened = {}
+
     def _close_due(self) -> None:
+        self._enter_opened()
         while due := self.partition.due():  # a stage may end at once, when the clock has passed the next one's end, too
             self._load(due)
             for key in due:
@@ -729,13 +741,9 @@ def forgotten(
 _AFTERWARDS = frozenset({"offline", "crm"})
 
 
-def _meets_nobody(copy: Event) -> bool:
-    """No other copy can come: it tells what happened afterwards, or its id was made up for one call, and pairs with nothing unless
-    the order number is what pairs.
-    """
-    if copy["source"] in _AFTERWARDS:
-        return True
-    return copy.get("pairs") is False and ("apart" in copy or keys.conversion_id(copy) == copy["event_id"])
+def _made_up(copy: Event) -> bool:
+    """An id made up for one call pairs with nothing, unless the order number is what pairs."""
+    return "apart" in copy or keys.conversion_id(copy) == copy["event_id"]
 
 
 def _complete(rule: EventRule, copies: Sequence[Event]) -> bool:
@@ -744,9 +752,10 @@ def _complete(rule: EventRule, copies: Sequence[Event]) -> bool:
         return True
     there = set[str]()
     for copy in copies:
-        if _meets_nobody(copy):
+        source = copy["source"]
+        if source in _AFTERWARDS or (copy.get("pairs") is False and _made_up(copy)):
             return True
-        there.add(copy["source"])
+        there.add(source)
     if not there.issuperset(rule.expect) or not _confirmed(rule, copies):
         return False
     kin = _people(rule, copies)
