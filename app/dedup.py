@@ -140,7 +140,7 @@ class Closed(NamedTuple):
 class Result:
     """What came of one batch."""
 
-    closed: list[Closed] = field(default_factory=list)
+    closed: list[Any] = field(default_factory=list)  # what `Partition.told` makes of each Closed
     seen: Rows = field(default_factory=dict)
     held: Rows = field(default_factory=dict)
     duplicates: list[tuple[str, str]] = field(default_factory=list)  # (event name, repeat or late), each record once
@@ -171,6 +171,7 @@ class Partition:
     denies: Callable[[Event, Container[str]], bool] = lambda _copy, _but: (
         False
     )  # any destination anything, but for these
+    told: Callable[[Closed], Any] = lambda closed: closed  # asked at once, while the event is in the processor's caches
     since: int | None = None  # Unix milliseconds: what was received before may have been sent, and nobody remembers
     open: dict[bytes, Hold] = field(default_factory=dict)
     deadlines: list[tuple[int, bytes]] = field(default_factory=list)  # a heap; entries of closed holds are stale
@@ -346,7 +347,7 @@ class _Run:
             event = merge.merge_distinct(hold.copies, hold.consent)
             found = self.partition.route(event)
             routes = {n: Route("erased", "erasure", r.basis) if r.state == "queued" else r for n, r in found.items()}
-            self.result.closed.append(Closed(key, event, "erased", routes, (), row.received))
+            self._out(Closed(key, event, "erased", routes, (), row.received))
             row.how, row.when = "erased", self.partition.now or hold.deadline
             row.routes = _ended(routes)
         row.kept = 0
@@ -531,6 +532,9 @@ class _Run:
 
     # -- closing
 
+    def _out(self, closed: Closed) -> None:
+        self.result.closed.append(self.partition.told(closed))
+
     def _close(self, rule: EventRule, key: bytes, row: Row, hold: Held, how: str) -> None:
         copies = hold.copies
         # when the last copy came, or for a hold that ended, what the log's clock said
@@ -583,7 +587,7 @@ class _Run:
         routes = partition.route(event)
         if why:
             routes = {n: Route("parked", why, r.basis) if r.state == "queued" else r for n, r in routes.items()}
-        self.result.closed.append(Closed(key, event, how, routes, _copies(copies), row.received))
+        self._out(Closed(key, event, how, routes, _copies(copies), row.received))
         row.how, row.when, row.routes = how, when, _ended(routes)
         if (said := event.get("consent")) and consent.may_deny(said):
             row.merged_denials = _checksum(said)
@@ -621,12 +625,12 @@ class _Run:
         }
         copies = _copies(hold.copies)
         if fresh:
-            self.result.closed.append(Closed(key, event, "updated", fresh, copies, row.received))
+            self._out(Closed(key, event, "updated", fresh, copies, row.received))
             row.routes = {n: said for n, said in before.items() if n not in fresh} or None
         if revised:
             row.revisions += 1
             event = {**event, "revision": row.revisions}
-            self.result.closed.append(Closed(key, event, "updated", revised, copies, row.received))
+            self._out(Closed(key, event, "updated", revised, copies, row.received))
 
     def _keep(self, rule: EventRule, key: bytes, row: Row, hold: Held, stage: str) -> None:
         """The hold stays beyond closing, for late copies."""
