@@ -123,7 +123,7 @@ def merge(copies: Iterable[Event], cut: Json | None = None) -> Event:
 
 
 def merge_distinct(known: Sequence[Event], cut: Json | None = None) -> Event:
-    """The same of copies that `distinct` gave, or of some of them in their order."""
+    """The same of copies that `distinct` gave, or of some of them, in whatever order."""
     return _of_one(known[0]) if len(known) == 1 else _of_several(known, cut)
 
 
@@ -143,7 +143,7 @@ def _of_one(copy: Event) -> Event:
 
 def _of_several(known: Sequence[Event], cut: Json | None) -> Event:
     by_order, by_browser = _asked(known)
-    first = by_order[0]
+    known, first = by_order, by_order[0]
     merged: Json = {
         "v": first["v"],
         "event_id": _event_id(by_browser),
@@ -208,14 +208,14 @@ def origins(copies: Iterable[Event]) -> dict[str, list[Event]]:
     return found
 
 
-def _asked(known: Sequence[Event]) -> tuple[Sequence[Event], Sequence[Event]]:
-    """What `distinct` gives in the order in which copies are asked: of the order, and of the browser.
+def _asked(known: Sequence[Event]) -> tuple[list[Event], list[Event]]:
+    """Copies in the order in which they are asked: of the order, and of the browser.
 
     Of two different ones of one source the one received first: a reload of the thank-you page comes after the sale.
     """
     if not _all_differ(known):
-        known = _by_rank(sorted(known, key=_arrival), _KNOWS_ORDER)
-    return known, _by_rank(known, _KNOWS_BROWSER)
+        known = sorted(known, key=_arrival)
+    return _by_rank(known, _KNOWS_ORDER), _by_rank(known, _KNOWS_BROWSER)
 
 
 def _event_id(by_browser: Sequence[Event]) -> str:
