@@ -137,7 +137,7 @@ def test_copies_known_to_be_distinct_merge_to_the_same_in_whatever_order(copies,
 @given(COPY)
 def test_one_copy_and_the_same_once_more_from_elsewhere_merge_to_the_same(copy):
     for source in SOURCES:  # what says all that, asked twice
-        twice = merge.merge([copy, copy | {"source": source}])  # type: ignore[list-item]
+        twice = merge.merge([copy, copy | {"source": source}])
         assert twice == merge.merge([copy]) | {"source": twice["source"]}
 
 

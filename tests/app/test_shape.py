@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,6 @@ def test_a_field_of_a_later_version_is_carried_along():
     ("event_id", "taken"), [("1", True), ("", True), ("\x1e1", False), ("\x1d", False), ("1\x1f", False)]
 )
 def test_no_copy_has_the_key_of_a_row_that_is_no_conversions(event_id, taken):
-    event = strangers.event("a") | {"event_id": event_id, "event_name": "page_view"}
+    event: Any = strangers.event("a") | {"event_id": event_id, "event_name": "page_view"}
 
     assert (copy(keys.key(event), json.dumps(event).encode()) is not None) is taken
