@@ -171,7 +171,8 @@ class Partition:
     denies: Callable[[Event, Container[str]], bool] = lambda _copy, _but: (
         False
     )  # any destination anything, but for these
-    told: Callable[[Closed], Any] = lambda closed: closed  # asked at once, while the event is in the processor's caches
+    #: Makes of each closing what the result has of it, at once, while the event is in the processor's caches.
+    told: Callable[[Closed], Any] = lambda closed: closed
     since: int | None = None  # Unix milliseconds: what was received before may have been sent, and nobody remembers
     open: dict[bytes, Hold] = field(default_factory=dict)
     deadlines: list[tuple[int, bytes]] = field(default_factory=list)  # a heap; entries of closed holds are stale
@@ -270,9 +271,8 @@ class _Run:
         self.changed: dict[bytes, Row] = {}
         self.changed_holds: set[bytes] = set()
         self.stored: set[bytes] = set()  # keys with a row in `held`: only those need a deletion
-        self.opened: dict[
-            bytes, tuple[Held, EventRule]
-        ] = {}  # in this batch: most pairs meet before anybody asks when it ends
+        # holds of this batch: most pairs meet before anybody asks when those end
+        self.opened: dict[bytes, tuple[Held, EventRule]] = {}
         self.result = Result()
         self._load(list(wanted))
 
@@ -358,7 +358,7 @@ class _Run:
         self._enter_opened()
         # who was set apart first: a crash may cut the write off, and a row that says "closed" must not stand without them
         changed = self.changed
-        if apart := [key for key in changed if key.count(b"\x1f") > 2]:
+        if apart := [key for key in changed if keys.apart(key)]:
             changed = {key: changed[key] for key in apart} | changed
         for key, row in changed.items():
             self.result.seen[key] = _json(row)

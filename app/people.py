@@ -65,7 +65,7 @@ def groups(copies: Sequence[Event]) -> list[tuple[str, list[Event]]]:
 
     The strongest kind of identifier that any copy has tells them apart. Copies without one go to the first group.
     """
-    for kind in _STRONG if sum(["user" in copy for copy in copies]) > 1 else ():
+    for kind in _STRONG if len([copy for copy in copies if "user" in copy]) > 1 else ():
         known = {value for copy in copies if (value := _certain(copy, kind))}
         if len(known) == 1:
             break
