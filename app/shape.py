@@ -12,15 +12,14 @@ import msgspec
 from app import keys
 from app.events import Event
 
-_read = msgspec.json.Decoder(Event).decode
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_READER = msgspec.json.Decoder(Event)
 
 
 def event(value: bytes | None) -> Event | None:
     """The event that this JSON is, or None."""
     try:
-        return _read(value or b"")
-    except _UNREADABLE:
+        return _READER.decode(value or b"")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -40,11 +39,8 @@ def is_event_of(key: bytes, value: Any) -> bool:
 
 def copy(key: bytes, value: bytes | None) -> Event | None:
     """The copy of a conversion that this record of capistream.events is, or None."""
-    try:
-        found = _read(value or b"")
-    except _UNREADABLE:
-        return None
-    return found if _is_copy(key, found) else None
+    found = event(value)
+    return found if found is not None and _is_copy(key, found) else None
 
 
 def is_copy(key: bytes, value: Any) -> bool:

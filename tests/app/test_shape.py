@@ -1,11 +1,9 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from app import keys
-from app.shape import copy, is_event
+from app.shape import is_event
 from tests.faults import strangers
 
 EXAMPLE = json.loads((Path(__file__).parents[2] / "docs" / "event.example.json").read_text())
@@ -37,12 +35,3 @@ def test_one_field_of_a_wrong_type_is_enough(what, event):
 
 def test_a_field_of_a_later_version_is_carried_along():
     assert is_event({**EXAMPLE, "surplus": 1, "context": {"surplus": 1}})
-
-
-@pytest.mark.parametrize(
-    ("event_id", "taken"), [("1", True), ("", True), ("\x1e1", False), ("\x1d", False), ("1\x1f", False)]
-)
-def test_no_copy_has_the_key_of_a_row_that_is_no_conversions(event_id, taken):
-    event: Any = strangers.event("a") | {"event_id": event_id, "event_name": "page_view"}
-
-    assert (copy(keys.key(event), json.dumps(event).encode()) is not None) is taken
