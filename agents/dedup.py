@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 import structlog
@@ -43,6 +43,18 @@ class Pass:
         return self.held is None and self.seen is None
 
 
+class Output(NamedTuple):
+    """What comes of a conversion that closed."""
+
+    key: bytes
+    how: str
+    event_name: str
+    value: bytes  # its row in capistream.conversions
+    queued: Sequence[tuple[str, bytes]]  # (destination, its row)
+    ended: Sequence[tuple[str, str]]  # (destination, how it ended there)
+    receipts: Sequence[intake.Row]
+
+
 class Dedup:
     def __init__(self, pipeline: "Pipeline") -> None:
         self.pipeline = pipeline
@@ -65,7 +77,7 @@ class Dedup:
         for tp in app.consumer.sources():
             if tp.topic == self.pipeline.names.events:
                 partition = dedup.Partition(
-                    settings.rule, self._routes, self._updating, prints.of_copies, prints.keys, self._denies
+                    settings.rule, self._routes, self._updating, prints.of_copies, prints.keys, self._denies, self._told
                 )
                 partition.recover(self.pipeline.held.items(tp.partition))
                 self.partitions[tp.partition] = partition
@@ -180,44 +192,40 @@ class Dedup:
         for offset in result.unreadable:
             letter = DeadLetter("dedup", "not_an_event", {"topic": names.events, "partition": p, "offset": offset})
             intake.refuse(rows, letter, names, self.pipeline.partitions)
-        for closed in map(self._told, result.closed):
-            event = orjson.Fragment(orjson.dumps(closed.event))  # once, however many destinations get it
-            rows[names.conversions, p].append((closed.key, orjson.dumps(closed.record(event)), now))
-            for name, route in closed.routes.items():
-                if route.state == "queued":
-                    value = orjson.dumps({"v": 1, "event": event, "basis": route.basis})
-                    rows[names.to(name), p].append((closed.key, value, now))
-                else:
-                    rows[names.receipts, p].append(
-                        receipts.row(
-                            closed.event,
-                            name,
-                            route.state,
-                            now=now,
-                            config=self.pipeline.settings.hash,
-                            reason=route.reason,
-                            basis=route.basis,
-                        )
-                    )
+        if result.closed:
+            rows[names.conversions, p] = [(out.key, out.value, now) for out in result.closed]
+        for out in result.closed:
+            for name, value in out.queued:
+                rows[names.to(name), p].append((out.key, value, now))
+            if out.receipts:
+                rows[names.receipts, p] += out.receipts
         return rows
 
-    def _told(self, closed: dedup.Closed) -> dedup.Closed:
-        """As others may see it."""
-        erased = closed.how == "erased" or self.pipeline.people.known.erases(closed.event)
-        return erasure.bare(closed) if erased else closed
+    def _told(self, closed: dedup.Closed) -> Output:
+        """What goes out, as others may see it."""
+        key, how, event_name = closed.key, closed.how, closed.event["event_name"]
+        if how == "erased" or self.pipeline.people.known.erases(closed.event):
+            closed = erasure.bare(closed)
+        event = orjson.Fragment(orjson.dumps(closed.event))  # once, however many destinations get it
+        queued, ended, told = [], [], []
+        for name, route in closed.routes.items():
+            if route.state == "queued":
+                queued.append((name, orjson.dumps({"v": 1, "event": event, "basis": route.basis})))
+            else:
+                ended.append((name, route.state))
+                told.append(self._receipt(closed.event, name, route))
+        return Output(key, how, event_name, orjson.dumps(closed.record(event)), queued, ended, told)
+
+    def _receipt(self, event: Event, name: str, route: routing.Route) -> intake.Row:
+        now, config = int(time.time() * 1000), self.pipeline.settings.hash
+        return receipts.row(event, name, route.state, now=now, config=config, reason=route.reason, basis=route.basis)
 
     def _count(self, p: int, result: dedup.Result) -> None:
         metrics.HELD.labels(str(p)).set(self.partitions[p].waiting)
-        closings = Counter((closed.event["event_name"], closed.how) for closed in result.closed)
+        closings = Counter([(out.event_name, out.how) for out in result.closed])
         for (event_name, how), count in closings.items():
             metrics.CONVERSIONS.labels(label(event_name), how).inc(count)
-        ended = Counter(
-            (name, route.state)
-            for closed in result.closed
-            for name, route in closed.routes.items()
-            if route.state != "queued"
-        )
-        for (name, state), count in ended.items():
+        for (name, state), count in Counter([one for out in result.closed for one in out.ended]).items():
             metrics.OUTCOMES.labels(name, state).inc(count)
         for (event_name, flag), count in Counter(result.flags).items():
             metrics.FLAGGED.labels(label(event_name), flag).inc(count)

@@ -35,6 +35,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
 import orjson
 
 from app import clock, consent, keys, merge, people, shape
@@ -57,6 +58,57 @@ MOST_PLACES = 4  # offsets in a row's "x"
 
 Get = Callable[[Sequence[bytes]], Sequence[bytes | None]]
 Rows = dict[bytes, bytes | None]
+
+
+class Arrival(msgspec.Struct, array_like=True, gc=False):
+    """What a row of `seen` keeps of a copy."""
+
+    source: str
+    received: int
+    offset: int  # in capistream.events; -1: a crash came between the two tables, and nobody knows it
+    event_id: str  # where it differs from the key's
+    origin: str
+
+
+class Row(msgspec.Struct, omit_defaults=True, gc=False):
+    """A row of `seen`, see above."""
+
+    version: int = msgspec.field(name="v")
+    arrivals: list[Arrival] = msgspec.field(name="c")
+    received: int = msgspec.field(name="n")
+    last: int = msgspec.field(name="o")
+    how: str | None = msgspec.field(name="s")
+    when: int = msgspec.field(name="t", default=-1)
+    routes: dict[str, list[str]] | None = msgspec.field(name="r", default=None)
+    kept: int = msgspec.field(name="k", default=0)
+    revisions: int = msgspec.field(name="u", default=0)
+    who: str = msgspec.field(name="w", default="")
+    people: int = msgspec.field(name="g", default=1)
+    visitors: tuple[str, ...] = msgspec.field(name="p", default=())
+    hot_from: int = msgspec.field(name="h", default=-1)
+    prints: tuple[str, ...] = msgspec.field(name="f", default=())
+    merged_denials: str = msgspec.field(name="e", default="")
+    denied: Json | None = msgspec.field(name="d", default=None)
+    places: tuple[int, ...] = msgspec.field(name="x", default=())
+
+
+class Held(msgspec.Struct, omit_defaults=True, gc=False):
+    """A row of `held`, see above."""
+
+    version: int = msgspec.field(name="v")
+    deadline: int = msgspec.field(name="d")
+    appended: int = msgspec.field(name="a")
+    first: int = msgspec.field(name="o")
+    copies: list[Any] = msgspec.field(name="x")  # each an Event
+    consent: Json | None = msgspec.field(name="c", default=None)
+    late: list[tuple[int, int, Any]] = msgspec.field(name="l", default_factory=list)
+    why: str = msgspec.field(name="p", default="")
+    stage: str = msgspec.field(name="k", default="")
+
+
+_read_row = msgspec.json.Decoder(Row).decode
+_read_held = msgspec.json.Decoder(Held).decode
+_json = msgspec.json.Encoder().encode
 
 
 class Closed(NamedTuple):
@@ -88,7 +140,7 @@ class Closed(NamedTuple):
 class Result:
     """What came of one batch."""
 
-    closed: list[Closed] = field(default_factory=list)
+    closed: list[Any] = field(default_factory=list)  # what `Partition.told` makes of each Closed
     seen: Rows = field(default_factory=dict)
     held: Rows = field(default_factory=dict)
     duplicates: list[tuple[str, str]] = field(default_factory=list)  # (event name, repeat or late), each record once
@@ -119,23 +171,29 @@ class Partition:
     denies: Callable[[Event, Container[str]], bool] = lambda _copy, _but: (
         False
     )  # any destination anything, but for these
+    #: Makes of each closing what the result has of it, at once, while the event is in the processor's caches.
+    told: Callable[[Closed], Any] = lambda closed: closed
     since: int | None = None  # Unix milliseconds: what was received before may have been sent, and nobody remembers
     open: dict[bytes, Hold] = field(default_factory=dict)
     deadlines: list[tuple[int, bytes]] = field(default_factory=list)  # a heap; entries of closed holds are stale
     ripening: list[tuple[int, bytes]] = field(default_factory=list)  # a heap, too: past their deadline, not ripe
     now: int | None = None  # the log's clock: unknown after a restart until heard again
     appended: int = 0  # when the last clock record was appended
+    secret: bytes = field(init=False)  # the key in use, or an empty one
+
+    def __post_init__(self) -> None:
+        self.secret = self.secrets[0] if self.secrets else b""
 
     def recover(self, held: Iterable[tuple[bytes, bytes]]) -> None:
         """Find the holds again, from the recovered table."""
         for key, row in held:
-            self.enter(key, orjson.loads(row))
+            self.enter(key, _read_held(row), self.rule(keys.parts(key)[2]))
 
-    def enter(self, key: bytes, hold: Json) -> None:
+    def enter(self, key: bytes, hold: Held, rule: EventRule) -> None:
         """Remember when this hold ends."""
-        window = 0 if "k" in hold else int(self.rule(keys.parts(key)[2]).merge_window * 1000)
-        self.open[key] = Hold(hold["d"], hold["a"], hold["a"] + window)
-        heapq.heappush(self.deadlines, (hold["d"], key))
+        window = 0 if hold.stage else int(rule.merge_window * 1000)
+        self.open[key] = Hold(hold.deadline, hold.appended, hold.appended + window)
+        heapq.heappush(self.deadlines, (hold.deadline, key))
 
     def hear(self, now: int, appended: int) -> None:
         """A clock record."""
@@ -176,11 +234,6 @@ class Partition:
                 heapq.heappush(self.deadlines, (self.open[key].deadline, key))
 
     @property
-    def secret(self) -> bytes:
-        """The key in use, or an empty one."""
-        return self.secrets[0] if self.secrets else b""
-
-    @property
     def waiting(self) -> int:
         """Open holds."""
         return len(self.open)
@@ -188,7 +241,9 @@ class Partition:
     def run(self, records: Iterable[Any], seen_get: Get, held_get: Get) -> Result:
         """All records of one batch, in order. Records have `key`, `value`, `offset` and `timestamp` (of their append)."""
         records = list(records)
-        return _Run(self, seen_get, held_get, dict.fromkeys(r.key for r in records if r.key is not None)).run(records)
+        wanted = dict.fromkeys([record.key for record in records])
+        wanted.pop(None, None)
+        return _Run(self, seen_get, held_get, wanted).run(records)
 
     def erase(self, keys_: Sequence[bytes], gone: Callable[[Event], bool], seen_get: Get, held_get: Get) -> Result:
         """Take what is left of people out of these conversions. `gone`: is this copy of somebody who is erased?
@@ -211,143 +266,162 @@ class _Run:
 
     def __init__(self, partition: Partition, seen_get: Get, held_get: Get, wanted: Iterable[bytes]) -> None:
         self.partition, self.seen_get, self.held_get = partition, seen_get, held_get
-        self.rows: dict[bytes, Json | None] = {}
-        self.holds: dict[bytes, Json | None] = {}
-        self.dirty_rows: set[bytes] = set()
-        self.dirty_holds: set[bytes] = set()
+        self.rows: dict[bytes, Row | bytes | None] = {}  # as they are stored, until somebody asks for them
+        self.holds: dict[bytes, Held | bytes | None] = {}
+        self.changed: dict[bytes, Row] = {}
+        self.changed_holds: set[bytes] = set()
         self.stored: set[bytes] = set()  # keys with a row in `held`: only those need a deletion
+        # holds of this batch: most pairs meet before anybody asks when those end
+        self.opened: dict[bytes, tuple[Held, EventRule]] = {}
         self.result = Result()
         self._load(list(wanted))
 
     def _load(self, keys_: Sequence[bytes]) -> None:
         """Read rows not read yet, and their holds."""
         new = [key for key in keys_ if key not in self.rows]
-        self.rows.update(_loads(new, self.seen_get(new)))
+        self.rows.update(zip(new, self.seen_get(new), strict=True))
         # A crash may have come between the two changelog writes: a hold can stand without a row, and beside a closed one.
-        open_ = [key for key in new if key in self.partition.open]
-        self.holds.update(_loads(open_, self.held_get(open_)))
-        self.stored.update(open_)
+        if open_ := [key for key in new if key in self.partition.open]:
+            self.holds.update(zip(open_, self.held_get(open_), strict=True))
+            self.stored.update(open_)
+
+    def _row(self, key: bytes) -> Row | None:
+        row = self.rows[key]
+        if isinstance(row, bytes):
+            row = self.rows[key] = _read_row(row)
+        return row
+
+    def _hold(self, key: bytes, row: Row | None) -> Held | None:
+        """Unless it is of what the key meant before its horizon: a crash came between the two changelog writes."""
+        hold = self.holds.get(key)
+        if hold is None:
+            return None
+        if isinstance(hold, bytes):
+            hold = self.holds[key] = _read_held(hold)
+        if row is not None and row.arrivals[0].offset not in (hold.first, -1):
+            self._drop_hold(key)
+            return None
+        return hold
 
     def run(self, records: Sequence[Any]) -> Result:
         for record in records:
             self.record = record
-            if record.key is None:
+            key = record.key
+            if key is None:
                 now = _clock(record.value)
                 if now is not None:
                     self.partition.hear(now, record.timestamp)
                     self._close_due()  # here and nowhere else: the clock moves nowhere else
                     continue
-            elif (copy := shape.copy(record.key, record.value)) is not None:
-                self._copy(record.key, copy)
+            elif (copy := shape.copy(key, record.value)) is not None:
+                self._copy(key, copy)
                 continue
             self.result.unreadable.append(record.offset)  # what somebody else wrote into our topic
         return self._done()
 
     def erase(self, keys_: Sequence[bytes], gone: Callable[[Event], bool]) -> Result:
         for key in keys_:
-            row, hold = self.rows[key], self._hold(key)
-            if row is None or (hold is not None and ("k" not in hold or not self._erased(key, row, hold, gone))):
+            row = self._row(key)
+            hold = self._hold(key, row)
+            if row is None or (hold is not None and not (hold.stage and self._erased(key, row, hold, gone))):
                 continue
-            if row["s"] is not None:
-                for name in ("w", "p", "f", "x", "e"):
-                    row.pop(name, None)
-                row["c"] = [[*copy[:4], ""] for copy in row["c"]]
-                if "d" in row:  # strings speak of a person; so much says nothing, and takes nothing back
-                    row["d"] = dict.fromkeys(SIGNALS, "denied")
-                self.dirty_rows.add(key)
+            if row.how is not None:
+                row.who, row.visitors, row.prints, row.places, row.merged_denials = "", (), (), (), ""
+                for arrival in row.arrivals:
+                    arrival.origin = ""
+                if row.denied is not None:  # strings speak of a person; so much says nothing, and takes nothing back
+                    row.denied = dict.fromkeys(SIGNALS, "denied")
+                self.changed[key] = row
         return self._done()
 
-    def _erased(self, key: bytes, row: Json, hold: Json, gone: Callable[[Event], bool]) -> bool:
+    def _erased(self, key: bytes, row: Row, hold: Held, gone: Callable[[Event], bool]) -> bool:
         """Take the copies out of a hold: all that dedup would give to one person, if any of them is `gone`. Is it empty now?"""
-        kin = [copies for _, copies in people.groups(hold["x"])]
+        kin = [copies for _, copies in people.groups(hold.copies)]
         left = [copy for copies in kin if not any(map(gone, copies)) for copy in copies]
         if left:
-            if len(left) < len(hold["x"]):
-                hold["x"] = merge.distinct(left)
-                self.dirty_holds.add(key)
+            if len(left) < len(hold.copies):
+                hold.copies = merge.distinct(left)
+                self.changed_holds.add(key)
             return False
-        if row["s"] in (None, "unconfirmed"):
-            event = merge.merge(hold["x"], hold.get("c"))
+        if row.how in (None, "unconfirmed"):
+            event = merge.merge_distinct(hold.copies, hold.consent)
             found = self.partition.route(event)
             routes = {n: Route("erased", "erasure", r.basis) if r.state == "queued" else r for n, r in found.items()}
-            self.result.closed.append(Closed(key, event, "erased", routes, (), row["n"]))
-            row["s"], row["t"] = "erased", self.partition.now or hold["d"]
-            _note_routes(row, routes)
-        row.pop("k", None)
+            self._out(Closed(key, event, "erased", routes, (), row.received))
+            row.how, row.when = "erased", self.partition.now or hold.deadline
+            row.routes = _ended(routes)
+        row.kept = 0
         self._drop_hold(key)
         return True
 
     def _done(self) -> Result:
+        self._enter_opened()
         # who was set apart first: a crash may cut the write off, and a row that says "closed" must not stand without them
-        apart = [key for key in self.dirty_rows if keys.apart(key)]
-        for key in apart + [key for key in self.dirty_rows if not keys.apart(key)] if apart else self.dirty_rows:
-            self.result.seen[key] = _dumps(self.rows[key])
-        self.result.held.update((key, _dumps(self.holds.get(key))) for key in self.dirty_holds)
+        changed = self.changed
+        if apart := [key for key in changed if keys.apart(key)]:
+            changed = {key: changed[key] for key in apart} | changed
+        for key, row in changed.items():
+            self.result.seen[key] = _json(row)
+        for key in self.changed_holds:
+            hold = self.holds.get(key)
+            self.result.held[key] = None if hold is None else _json(hold)
         self.partition.tidy()
         return self.result
-
-    def _hold(self, key: bytes) -> Json | None:
-        """Unless it is of what the key meant before its horizon: a crash came between the two changelog writes."""
-        row, hold = self.rows[key], self.holds.get(key)
-        if hold is not None and row is not None and row["c"][0][2] not in (hold["o"], -1):
-            self._drop_hold(key)
-            return None
-        return hold
 
     # -- copies
 
     def _copy(self, key: bytes, copy: Event) -> None:
-        rule, offset = self.partition.rule(copy["event_name"]), self.record.offset
-        row, hold = self.rows[key], self._hold(key)
-        open_ = hold is not None and (row is None or row["s"] is None)
-        if row is None or (not open_ and copy["received"] - row["c"][0][1] > rule.horizon * 1000):
-            still = {} if row is None or "d" not in row else {"d": row["d"]}  # what it meant before may wait to be sent
-            row = self.rows[key] = {"v": ROW_VERSION, "c": [], "n": 0, "o": -1, "s": None, **still}
+        rule, offset, row = self.partition.rule(copy["event_name"]), self.record.offset, self._row(key)
+        hold = self._hold(key, row) if key in self.holds else None
+        open_ = hold is not None and (row is None or row.how is None)
+        if row is None or (not open_ and copy["received"] - row.arrivals[0].received > rule.horizon * 1000):
+            still = None if row is None else row.denied  # what it meant before may wait to be sent
+            row = self.rows[key] = Row(ROW_VERSION, [], 0, -1, None, denied=still)
             if not open_:
                 hold = None  # of what the key meant before its horizon
-        if row["c"] and offset < row["c"][0][2]:
+        if row.arrivals and offset < row.arrivals[0].offset:
             return  # read again after a crash: it belongs to what the key meant before its horizon
         new = self._enter(key, row, copy, offset)
-        if row["s"] is not None and self._is_stranger(rule, row, copy):
+        if row.who and row.how is not None and self._is_stranger(rule, row, copy):
             self._turn_away(row, copy)
-        elif "h" in row and offset > row["h"] and not any(c[4] and c[4] == _place(copy) for c in row["c"]):
+        elif 0 <= row.hot_from < offset and not any(c.origin and c.origin == _place(copy) for c in row.arrivals):
             self._alone(copy)
-        elif row["s"] is not None:
-            self._late(key, row, hold, copy, new=new)
+        elif row.how is not None:
+            self._late(rule, key, row, hold, copy, new=new)
         else:
-            self._join(key, row, hold, copy, new=new)
+            self._join(rule, key, row, hold, copy, new=new)
 
-    def _is_stranger(self, rule: EventRule, row: Json, copy: Event) -> bool:
+    def _is_stranger(self, rule: EventRule, row: Row, copy: Event) -> bool:
         """Of a conversion that has closed."""
         if "apart" in copy or rule.different_people == "merge":
             return False
-        return people.stranger(str(row.get("w", "")), copy, self.partition.secrets)
+        return people.stranger(row.who, copy, self.partition.secrets)
 
-    def _turn_away(self, row: Json, copy: Event) -> None:
+    def _turn_away(self, row: Row, copy: Event) -> None:
         """It is of somebody else than the conversion that closed: a conversion of its own."""
         if self._apart(copy, people.mark(copy), "several_people"):
-            row["g"] = row.get("g", 1) + 1
+            row.people += 1
 
-    def _enter(self, key: bytes, row: Json, copy: Event, offset: int) -> bool:
+    def _enter(self, key: bytes, row: Row, copy: Event, offset: int) -> bool:
         """Count the copy in its row. False when it was before: it is read again after a crash."""
-        if new := offset > row["o"]:
-            row["n"] += 1
-            row["o"] = offset
-        brief = _brief(key, copy, offset)
-        listed = not new and any(c[2] == offset for c in row["c"])
-        if not listed and len(row["c"]) < merge.MAX_COPIES:
-            row["c"].append(brief)
+        if new := offset > row.last:
+            row.received += 1
+            row.last = offset
+        arrival = _arrival(copy, offset)
+        listed = not new and any(one.offset == offset for one in row.arrivals)
+        if not listed and len(row.arrivals) < merge.MAX_COPIES:
+            row.arrivals.append(arrival)
             listed = True
-        if brief[3] and listed:  # also again: a crash may have come between the row and its alias
+        if arrival.event_id and listed:  # also again: a crash may have come between the row and its alias
             self._alias(key, copy)
-        if new and row["n"] > 2 and "h" not in row and "apart" not in copy:
-            who = row.setdefault("p", [])
-            if (visitor := people.visitor(copy, self.partition.secret)) and visitor not in who:
-                who.append(visitor)
-            if len(who) >= HOT:
-                row["h"] = offset
-        self.dirty_rows.add(key)
-        return bool(new)
+        if new and row.received > 2 and row.hot_from < 0 and "apart" not in copy:
+            visitor = people.visitor(copy, self.partition.secret)
+            if visitor and visitor not in row.visitors:
+                row.visitors = (*row.visitors, visitor)
+            if len(row.visitors) >= HOT:
+                row.hot_from = offset
+        self.changed[key] = row
+        return new
 
     def _alias(self, key: bytes, copy: Event) -> None:
         if "apart" not in copy:
@@ -366,248 +440,257 @@ class _Run:
         copy = keys.set_apart(copy, mark, label)
         key = keys.key(copy)
         self._load([key])
-        if new := self.rows[key] is None:
+        if new := self._row(key) is None:
             self.result.flags.append((copy["event_name"], label))
         self._copy(key, copy)
-        return bool(new)
+        return new
 
-    def _join(self, key: bytes, row: Json, hold: Json | None, copy: Event, *, new: bool) -> None:
+    def _join(self, rule: EventRule, key: bytes, row: Row, hold: Held | None, copy: Event, *, new: bool) -> None:
         """A copy of a conversion that is still open."""
-        record, rule, first = self.record, self.partition.rule(copy["event_name"]), hold is None
+        record, first = self.record, hold is None
         if hold is None:
             # a first copy behind the clock, because its source was left out, gets a whole window, too
             start = max(copy["received"], self.partition.now or 0)
             deadline = int(start + rule.merge_window * 1000)
-            hold = self.holds[key] = {"v": 1, "d": deadline, "a": record.timestamp, "o": record.offset, "x": [copy]}
-            if why := self._unproved(copy, record.timestamp, rule):
-                hold["p"] = why
-            self.dirty_holds.add(key)
-        elif copy["received"] > hold["d"] and not rule.wait_for:
+            why = self._unproved(copy, record.timestamp, rule)
+            hold = Held(ROW_VERSION, deadline, record.timestamp, record.offset, [copy], why=why)
+        elif copy["received"] > hold.deadline and not rule.wait_for:
             # the hold closes with the next clock record, and this copy comes after that
-            waiting = hold.setdefault("l", [])
-            if len(waiting) == merge.MAX_COPIES:
+            if len(hold.late) == merge.MAX_COPIES:
                 self._deny(key, row, copy)
-            elif copy not in (one[2] for one in waiting):
-                waiting.append([record.offset, record.timestamp, copy])
-            self.dirty_holds.add(key)
+            elif copy not in (one[2] for one in hold.late):
+                hold.late.append((record.offset, record.timestamp, copy))
+            self.changed_holds.add(key)
             if new:
                 self.result.duplicates.append((copy["event_name"], "late"))
             return
-        if not first:
+        else:
             self._add(key, hold, copy, "repeat" if new else "")
-        if "k" not in hold and _complete(rule, hold["x"]):
+        if not hold.stage and _complete(rule, hold.copies):
             how = "complete" if rule.expect or rule.wait_for else "no_hold"
-            self._close(rule, key, row, hold, how if _confirmed(rule, hold["x"]) else "unconfirmed")
+            self._close(rule, key, row, hold, how if _confirmed(rule, hold.copies) else "unconfirmed")
         elif first:
-            self.partition.enter(key, hold)
-        elif "k" in hold and _confirmed(rule, hold["x"]):
-            self._close(rule, key, row, hold, "complete" if _complete(rule, hold["x"]) else "hold_ended")
+            self.holds[key] = hold
+            self.changed_holds.add(key)
+            self.opened[key] = hold, rule
+        elif hold.stage and _confirmed(rule, hold.copies):
+            self._close(rule, key, row, hold, "complete" if _complete(rule, hold.copies) else "hold_ended")
 
-    def _late(self, key: bytes, row: Json, hold: Json | None, copy: Event, *, new: bool) -> None:
+    def _late(self, rule: EventRule, key: bytes, row: Row, hold: Held | None, copy: Event, *, new: bool) -> None:
         """A copy of a conversion that has closed. Most often it only counts; a kept or parked hold may change by it."""
-        rule, name = self.partition.rule(copy["event_name"]), copy["event_name"]
-        unconfirmed = row["s"] == "unconfirmed"
+        unconfirmed = row.how == "unconfirmed"
         self._deny(key, row, copy)
-        if not (unconfirmed or "k" in row):
-            if new:
-                self.result.duplicates.append((name, "late"))
+        if new:
+            self.result.duplicates.append((copy["event_name"], "late"))
+        if not (unconfirmed or row.kept):
             return
         # after a crash between the two changelog writes the hold is of before its closing: what came since is read again
-        hold = self._keep(
-            key, row, hold or {"v": 1, "a": 0, "o": row["c"][0][2], "x": []}, "parked" if unconfirmed else "kept"
-        )
+        hold = hold or Held(ROW_VERSION, 0, 0, row.arrivals[0].offset, [])
+        self._keep(rule, key, row, hold, "parked" if unconfirmed else "kept")
         self._release(key, row, hold, told=True)
         changed = self._add(key, hold, copy, "")
-        if new:
-            self.result.duplicates.append((name, "late"))
         if unconfirmed:
-            if _confirmed(rule, hold["x"]):
-                self._close(rule, key, row, hold, "complete" if _complete(rule, hold["x"]) else "hold_ended")
+            if _confirmed(rule, hold.copies):
+                self._close(rule, key, row, hold, "complete" if _complete(rule, hold.copies) else "hold_ended")
         elif changed and new:
-            self._update(key, row, hold)
+            self._update(rule, key, row, hold)
 
-    def _deny(self, key: bytes, row: Json, copy: Event) -> None:
+    def _deny(self, key: bytes, row: Row, copy: Event) -> None:
         """What a copy denies that comes too late for the merge is in the row, for deliver. What it grants is not."""
         said = copy.get("consent")
         if not said or not consent.may_deny(said):
             return
-        if _checksum(said) == row.get("e") or not self.partition.denies(copy, row.get("r", ())):
+        if _checksum(said) == row.merged_denials or not self.partition.denies(copy, row.routes or ()):
             return
-        known, row["d"] = row.get("d"), merge.denials([row.get("d", {}), said])
-        if row["d"] != known:
+        known, row.denied = row.denied, merge.denials([row.denied or {}, said])
+        if row.denied != known:
             self.result.denied.append(key)
             self.result.flags.append((copy["event_name"], "denied_later"))
 
-    def _add(self, key: bytes, hold: Json, copy: Event, repeated: str) -> bool:
+    def _add(self, key: bytes, hold: Held, copy: Event, repeated: str) -> bool:
         """Whether the copy says anything new; if not and `repeated`, that is counted."""
-        copies = [*hold["x"], copy]
-        hold["x"] = merge.distinct(copies)
-        if not (changed := len(hold["x"]) == len(copies) or hold["x"] != copies[:-1]) and repeated:
+        copies = [*hold.copies, copy]
+        known = merge.distinct(copies)
+        if not (changed := len(known) == len(copies) or known != hold.copies) and repeated:
             self.result.duplicates.append((copy["event_name"], repeated))
-        if len(hold["x"]) == merge.MAX_COPIES:
-            hold["c"] = merge.merge_consent([hold.get("c", {}), merge.decided(copies)])
-        self.dirty_holds.add(key)
+        hold.copies = known
+        if len(known) == merge.MAX_COPIES:
+            hold.consent = merge.merge_consent([hold.consent or {}, merge.decided(copies)])
+        self.changed_holds.add(key)
         return changed
 
     def _unproved(self, copy: Event, appended: int, rule: EventRule) -> str:
         """Why nobody can say that this first copy is the first, or an empty text."""
-        if "backfill" in copy.get("labels", ()):
+        received = copy["received"]
+        if appended - received > rule.horizon * 1000:
+            why = "beyond_horizon"
+        elif received < (self.partition.since or 0):
+            why = "before_memory"
+        else:
             return ""
-        if appended - copy["received"] > rule.horizon * 1000:
-            return "beyond_horizon"
-        return "before_memory" if copy["received"] < (self.partition.since or 0) else ""
+        return "" if "backfill" in copy.get("labels", ()) else why
 
     # -- closing
 
-    def _close(self, rule: EventRule, key: bytes, row: Json, hold: Json, how: str) -> None:
-        copies = hold["x"]
+    def _out(self, closed: Closed) -> None:
+        self.result.closed.append(self.partition.told(closed))
+
+    def _close(self, rule: EventRule, key: bytes, row: Row, hold: Held, how: str) -> None:
+        copies = hold.copies
         # when the last copy came, or for a hold that ended, what the log's clock said
         if how in ("hold_ended", "unconfirmed") and self.partition.now is not None:
             when = self.partition.now
         else:
-            when = copies[0]["received"] if len(copies) == 1 else max(c["received"] for c in copies)
-        kin = _people(rule, copies)
-        (mark, its), *others = kin
-        event = merge.merge(its, hold.get("c"))
+            when = copies[0]["received"] if len(copies) == 1 else max([copy["received"] for copy in copies])
+        its, others = copies, list[tuple[str, list[Event]]]()
+        if len(copies) > 1:
+            (_, its), *others = _people(rule, copies)
+        event = merge.merge_distinct(its, hold.consent)
         if others:
-            row["g"] = len(kin)
+            row.people = 1 + len(others)
             event = {**event, "labels": sorted({*event.get("labels", ()), "several_people"})}
             self.result.flags.append((event["event_name"], "several_people"))
-        held_back = self._conclude(rule, key, row, hold, event, its, how, when)
+        self._conclude(rule, key, row, hold, event, its, how, when)
         for mark, its in others:
-            event = keys.set_apart(merge.merge(its, hold.get("c")), mark, "several_people")
+            event = keys.set_apart(merge.merge_distinct(its, hold.consent), mark, "several_people")
             self.result.flags.append((event["event_name"], "several_people"))
             its_key = keys.key(event)
-            one = self.rows[its_key] = {"v": ROW_VERSION, "n": len(its), "o": row["o"]}
-            one["c"] = [_brief(its_key, copy, -1) for copy in its]
+            arrivals = [_arrival(copy) for copy in its]
+            one = self.rows[its_key] = Row(ROW_VERSION, arrivals, len(its), row.last, None)
             self._conclude(rule, its_key, one, hold, event, its, how, when)
-        row.pop("k", None)
-        if how == "unconfirmed" and hold.get("k") != "parked":
-            self._keep(key, row, hold, "parked")
-        elif not others and "p" not in hold and (rule.late == "update" or (held_back and rule.expect)):
-            row["k"] = 1
-            self._keep(key, row, hold, "kept")
-        else:
+        row.kept = 0
+        if how == "unconfirmed" and hold.stage != "parked":
+            self._keep(rule, key, row, hold, "parked")
+        elif not others and not hold.why and (rule.late == "update" or (rule.expect and _held_back(row))):
+            row.kept = 1
+            self._keep(rule, key, row, hold, "kept")
+        elif key in self.holds:  # else it closes with its first copy
             self._drop_hold(key)
-        if "l" in hold:
+        if hold.late:
             self._release(key, row, hold, told=False)
 
     def _conclude(
         self,
         rule: EventRule,
         key: bytes,
-        row: Json,
-        hold: Json,
+        row: Row,
+        hold: Held,
         event: Event,
         copies: Sequence[Event],
         how: str,
         when: int,
-    ) -> bool:
-        """One person's conversion goes out. Whether any destination does not get it for want of consent."""
-        partition, name = self.partition, event["event_name"]
-        if why := hold.get("p", "") or ("" if _confirmed(rule, copies) else "unconfirmed"):
-            self.result.flags.append((name, why))
-        routes = self._routes(event, why)
-        self.result.closed.append(Closed(key, event, how, routes, _copies(copies), row["n"]))
-        row["s"], row["t"] = how, when
+    ) -> None:
+        """One person's conversion goes out."""
+        partition = self.partition
+        if why := hold.why or ("" if _confirmed(rule, copies) else "unconfirmed"):
+            self.result.flags.append((event["event_name"], why))
+        routes = partition.route(event)
+        if why:
+            routes = {n: Route("parked", why, r.basis) if r.state == "queued" else r for n, r in routes.items()}
+        self._out(Closed(key, event, how, routes, _copies(copies), row.received))
+        row.how, row.when, row.routes = how, when, _ended(routes)
         if (said := event.get("consent")) and consent.may_deny(said):
-            row["e"] = _checksum(said)
+            row.merged_denials = _checksum(said)
         if who := people.marks(copies, partition.secret):
-            row["w"] = who
+            row.who = who
         if prints := partition.prints(copies):
-            row["f"] = list(prints)
-        _note_routes(row, routes)
-        self.dirty_rows.add(key)
-        return any(route.reason == "consent_absent" for route in routes.values())
+            row.prints = tuple(prints)
+        self.changed[key] = row
 
-    def _release(self, key: bytes, row: Json, hold: Json, *, told: bool) -> None:
+    def _release(self, key: bytes, row: Row, hold: Held, *, told: bool) -> None:
         """The copies past the deadline that waited for the closing. `told`: after a crash, when the outputs were written."""
         record = self.record
-        for offset, appended, late in hold.pop("l", ()):
+        late, hold.late = hold.late, []
+        for offset, appended, copy in late:
             self.record = _Place(offset, appended)  # where it stands itself
-            if self._is_stranger(self.partition.rule(late["event_name"]), row, late):
-                self._turn_away(row, late)
+            rule = self.partition.rule(copy["event_name"])
+            if self._is_stranger(rule, row, copy):
+                self._turn_away(row, copy)
                 continue
-            self._deny(key, row, late)
-            if "k" in row and self._add(key, hold, late, "") and not told:
-                self._update(key, row, hold)
+            self._deny(key, row, copy)
+            if row.kept and self._add(key, hold, copy, "") and not told:
+                self._update(rule, key, row, hold)
         self.record = record
 
-    def _routes(self, event: Event, parked: str) -> Mapping[str, Route]:
-        routes = self.partition.route(event)
-        if not parked:
-            return routes
-        return {n: Route("parked", parked, r.basis) if r.state == "queued" else r for n, r in routes.items()}
-
-    def _update(self, key: bytes, row: Json, hold: Json) -> None:
+    def _update(self, rule: EventRule, key: bytes, row: Row, hold: Held) -> None:
         """A late copy said something new: to whom does it matter?"""
-        event = merge.merge(hold["x"], hold.get("c"))
-        revise = self.partition.rule(event["event_name"]).late == "update"
-        before, routes = row.get("r", {}), self.partition.route(event)
+        event = merge.merge_distinct(hold.copies, hold.consent)
+        before, routes = row.routes or {}, self.partition.route(event)
         queued = {name: route for name, route in routes.items() if route.state == "queued"}
         fresh = {n: r for n, r in queued.items() if before.get(n, ["", ""])[1] == "consent_absent"}
-        revised = {n: r for n, r in queued.items() if revise and n not in before and n in self.partition.updating}
-        copies = _copies(hold["x"])
+        revised = {
+            n: r
+            for n, r in queued.items()
+            if rule.late == "update" and n not in before and n in self.partition.updating
+        }
+        copies = _copies(hold.copies)
         if fresh:
-            self.result.closed.append(Closed(key, event, "updated", fresh, copies, row["n"]))
-            row["r"] = {n: said for n, said in before.items() if n not in fresh}
+            self._out(Closed(key, event, "updated", fresh, copies, row.received))
+            row.routes = {n: said for n, said in before.items() if n not in fresh} or None
         if revised:
-            row["u"] = row.get("u", 0) + 1
-            event = {**event, "revision": row["u"]}
-            self.result.closed.append(Closed(key, event, "updated", revised, copies, row["n"]))
+            row.revisions += 1
+            event = {**event, "revision": row.revisions}
+            self._out(Closed(key, event, "updated", revised, copies, row.received))
 
-    def _keep(self, key: bytes, row: Json, hold: Json, stage: str) -> Json:
+    def _keep(self, rule: EventRule, key: bytes, row: Row, hold: Held, stage: str) -> None:
         """The hold stays beyond closing, for late copies."""
-        if hold.get("k") == stage:
-            return hold
-        span = int(self.partition.rule(keys.parts(key)[2]).horizon * 1000)
-        if stage == "kept" and self.partition.rule(keys.parts(key)[2]).late == "drop":
+        if hold.stage == stage:
+            return
+        span = int(rule.horizon * 1000)
+        if stage == "kept" and rule.late == "drop":
             span = min(span, KEEP)
-        return self._enter_stage(key, hold, stage, row["c"][0][1] + span)
+        self._enter_stage(rule, key, hold, stage, row.arrivals[0].received + span)
 
-    def _enter_stage(self, key: bytes, hold: Json, stage: str, deadline: int) -> Json:
-        hold["k"], hold["d"] = stage, deadline
+    def _enter_stage(self, rule: EventRule, key: bytes, hold: Held, stage: str, deadline: int) -> None:
+        hold.stage, hold.deadline = stage, deadline
         self.holds[key] = hold
-        self.partition.enter(key, hold)
-        self.dirty_holds.add(key)
-        return hold
+        self.opened.pop(key, None)
+        self.partition.enter(key, hold, rule)
+        self.changed_holds.add(key)
 
     def _drop_hold(self, key: bytes) -> None:
         self.holds[key] = None
+        self.opened.pop(key, None)
         self.partition.open.pop(key, None)
         if key in self.stored:
-            self.dirty_holds.add(key)
+            self.changed_holds.add(key)
         else:
-            self.dirty_holds.discard(key)
+            self.changed_holds.discard(key)
+
+    def _enter_opened(self) -> None:
+        for key, (hold, rule) in self.opened.items():
+            self.partition.enter(key, hold, rule)
+        self.opened = {}
 
     def _close_due(self) -> None:
+        self._enter_opened()
         while due := self.partition.due():  # a stage may end at once, when the clock has passed the next one's end, too
             self._load(due)
             for key in due:
-                self._end(key, self.rows[key], self._hold(key))
+                row = self._row(key)
+                self._end(key, row, self._hold(key, row))
 
-    def _end(self, key: bytes, row: Json | None, hold: Json | None) -> None:
+    def _end(self, key: bytes, row: Row | None, hold: Held | None) -> None:
         """The clock has passed the deadline of this hold."""
         if hold is None:
             self.partition.open.pop(key, None)
             return
         if row is None:  # a crash came between the two changelog writes: held written, seen not
-            row = self.rows[key] = {"v": ROW_VERSION, "c": [], "n": 0, "o": -1, "s": None}
-            row["c"] = [_brief(key, copy, -1) for copy in hold["x"]]
-            row["n"] = len(hold["x"])
-        rule, stage = self.partition.rule(keys.parts(key)[2]), hold.get("k", "")
-        if row["s"] is not None:
-            kept = {"unconfirmed": "parked"}.get(row["s"]) or ("kept" if "k" in row else None)
-            if kept is None or stage == kept:
+            arrivals = [_arrival(copy) for copy in hold.copies]
+            row = self.rows[key] = Row(ROW_VERSION, arrivals, len(arrivals), -1, None)
+        rule = self.partition.rule(keys.parts(key)[2])
+        if row.how is not None:
+            kept = "parked" if row.how == "unconfirmed" else "kept" if row.kept else ""
+            if not kept or hold.stage == kept:
                 self._drop_hold(key)
             else:
-                self._keep(key, row, hold, kept)
+                self._keep(rule, key, row, hold, kept)
             self._release(key, row, hold, told=True)  # if there are any, a crash came between the two changelog writes
-        elif _confirmed(rule, hold["x"]):
+        elif _confirmed(rule, hold.copies):
             self._close(rule, key, row, hold, "hold_ended")
-        elif stage == "":
+        elif not hold.stage:
             wait = int((rule.confirm_within - rule.merge_window) * 1000)
-            self._enter_stage(key, hold, "confirm", hold["d"] + max(wait, 0))
+            self._enter_stage(rule, key, hold, "confirm", hold.deadline + max(wait, 0))
         else:
             self._close(rule, key, row, hold, "unconfirmed")
 
@@ -662,19 +745,21 @@ def forgotten(
 _AFTERWARDS = frozenset({"offline", "crm"})
 
 
-def _hopeless(copies: Sequence[Event]) -> bool:
-    """No other copy can come: an id made up for one call pairs with nothing, unless the order number is what pairs."""
-    alone = [c for c in copies if c.get("pairs") is False]
-    return any("apart" in c or keys.conversion_id(c) == c["event_id"] for c in alone)
+def _made_up(copy: Event) -> bool:
+    """An id made up for one call pairs with nothing, unless the order number is what pairs."""
+    return "apart" in copy or keys.conversion_id(copy) == copy["event_id"]
 
 
 def _complete(rule: EventRule, copies: Sequence[Event]) -> bool:
     """Nothing more is waited for: all expected sources are there, of each person, or no other copy can come."""
     if not rule.expect and rule.wait_for is None:
         return True
-    there = {copy["source"] for copy in copies}
-    if not there.isdisjoint(_AFTERWARDS) or _hopeless(copies):
-        return True
+    there = set[str]()
+    for copy in copies:
+        source = copy["source"]
+        if source in _AFTERWARDS or (copy.get("pairs") is False and _made_up(copy)):
+            return True
+        there.add(source)
     if not there.issuperset(rule.expect) or not _confirmed(rule, copies):
         return False
     kin = _people(rule, copies)
@@ -704,10 +789,14 @@ def _copies(copies: Sequence[Event]) -> list[Json]:
     ]
 
 
-def _note_routes(row: Json, routes: Mapping[str, Route]) -> None:
-    row.pop("r", None)
-    if others := {name: [r.state, r.reason] for name, r in routes.items() if r.state != "queued"}:
-        row["r"] = others
+def _ended(routes: Mapping[str, Route]) -> dict[str, list[str]] | None:
+    """What a row tells of routes: where it does not go, and why."""
+    return {name: [r.state, r.reason] for name, r in routes.items() if r.state != "queued"} or None
+
+
+def _held_back(row: Row) -> bool:
+    """Does any destination not get it for want of consent?"""
+    return any(reason == "consent_absent" for _, reason in (row.routes or {}).values())
 
 
 def _place(copy: Event) -> str:
@@ -718,15 +807,7 @@ def _place(copy: Event) -> str:
     return origin.get("request", "")
 
 
-def _brief(key: bytes, copy: Event, offset: int) -> list[Any]:
+def _arrival(copy: Event, offset: int = -1) -> Arrival:
     event_id = copy["event_id"]
-    its = "" if key.startswith(f"{event_id}{keys.SEPARATOR}".encode()) else event_id
-    return [copy["source"], copy["received"], offset, its, _place(copy)]
-
-
-def _loads(keys_: Sequence[bytes], rows: Sequence[bytes | None]) -> dict[bytes, Json | None]:
-    return {key: orjson.loads(row) if row else None for key, row in zip(keys_, rows, strict=True)}
-
-
-def _dumps(row: Json | None) -> bytes | None:
-    return orjson.dumps(row) if row else None
+    its = "" if event_id == keys.conversion_id(copy) else event_id
+    return Arrival(copy["source"], copy["received"], offset, its, _place(copy))

@@ -18,18 +18,20 @@ SEPARATOR = "\x1f"
 
 def conversion_id(event: Event) -> str:
     """The id that copies of this event share."""
+    event_id, name = event["event_id"], event["event_name"]
     if apart := event.get("apart"):
-        event = {**event, "event_id": event["event_id"].removesuffix(f".{apart}")}
-    commerce = event.get("commerce", {})
-    order = commerce.get("transaction_id")
-    if order and event["event_name"] == "purchase":
+        event_id = event_id.removesuffix(f".{apart}")
+    if name not in _ORDERS or not (order := event.get("commerce", {}).get("transaction_id")):
+        return event_id
+    if name == "purchase":
         return order
-    if order and event["event_name"] == "refund":
-        # a colon inside the order number must not make "1" and "2:3" the same as "1:2" and "3"
-        order = order.replace("%", "%25").replace(":", "%3A")
-        refund = commerce.get("refund_id")
-        return f"{order}:{refund}" if refund else order
-    return event["event_id"]
+    # a colon inside the order number must not make "1" and "2:3" the same as "1:2" and "3"
+    order = order.replace("%", "%25").replace(":", "%3A")
+    refund = event["commerce"].get("refund_id")
+    return f"{order}:{refund}" if refund else order
+
+
+_ORDERS = frozenset({"purchase", "refund"})  # names of events that the order number tells apart
 
 
 def key(event: Event) -> bytes:

@@ -17,8 +17,14 @@ from app.events import CONTRADICTORY, SIGNALS, Event, Json, Source
 #: consent is: a denial counts in whichever copy it is.
 MAX_COPIES = 8
 
-_KNOWS_ORDER: tuple[Source, ...] = ("server", "app", "crm", "offline", "pixel")
-_KNOWS_BROWSER: tuple[Source, ...] = ("pixel", "app", "server", "offline", "crm")
+
+def _ranks(*sources: Source) -> dict[Source, int]:
+    return {source: rank for rank, source in enumerate(sources)}
+
+
+#: Who is asked first.
+_KNOWS_ORDER = _ranks("server", "app", "crm", "offline", "pixel")
+_KNOWS_BROWSER = _ranks("pixel", "app", "server", "offline", "crm")
 
 
 class Group(NamedTuple):
@@ -27,9 +33,13 @@ class Group(NamedTuple):
     leading: tuple[str, ...]
     others: tuple[str, ...]
 
+    def told_by(self, part: Json) -> int:
+        """How much this copy's part says of it: 2 with a leading field, 1 with any, else 0."""
+        return 2 if not part.keys().isdisjoint(self.leading) else int(not part.keys().isdisjoint(self.others))
+
 
 #: part -> (who is asked first, its groups)
-_PARTS: dict[str, tuple[tuple[Source, ...], tuple[Group, ...]]] = {
+_PARTS: dict[str, tuple[dict[Source, int], tuple[Group, ...]]] = {
     "commerce": (_KNOWS_ORDER, (Group(("value",), ("currency", "items", "tax", "shipping", "discount")),)),
     "user": (
         _KNOWS_ORDER,
@@ -45,8 +55,10 @@ _PARTS: dict[str, tuple[tuple[Source, ...], tuple[Group, ...]]] = {
 }
 
 
-_ALWAYS = frozenset({"v", "event_id", "event_name", "site", "source", "time", "received"})
-_SIGNALS = frozenset(SIGNALS)
+#: What stays as it is, whatever it says.
+_ALWAYS = frozenset({"v", "event_id", "event_name", "site", "source", "time", "received", "pairs", "apart"})
+#: What a copy has and the merged event has not.
+_OF_A_COPY = ("origin", "unusable", "revision")
 
 
 def content_hash(copy: Event) -> str:
@@ -64,7 +76,7 @@ def distinct(copies: Iterable[Event]) -> list[Event]:
     if len(copies) < 2:
         return copies
     if _all_differ(copies):
-        return sorted(copies, key=lambda copy: _KNOWS_ORDER.index(copy["source"]))
+        return _by_rank(copies, _KNOWS_ORDER)
     found: dict[Source, list[Event]] = {}
     for copy in copies:
         found.setdefault(copy["source"], []).append(copy)
@@ -77,6 +89,10 @@ def distinct(copies: Iterable[Event]) -> list[Event]:
 def _all_differ(copies: Sequence[Event]) -> bool:
     """Is there one copy a source? Most often; then nothing has to be compared."""
     return len({copy["source"] for copy in copies}) == len(copies)
+
+
+def _by_rank(copies: Iterable[Event], order: dict[Source, int]) -> list[Event]:
+    return sorted(copies, key=lambda copy: order[copy["source"]])
 
 
 def _of_one_source(copies: Sequence[Event]) -> Sequence[Event]:
@@ -100,30 +116,34 @@ def merge(copies: Iterable[Event], cut: Json | None = None) -> Event:
     Raises ValueError for an empty set.
     """
     copies = list(copies)
-    if len(known := distinct(copies)) == 1:
-        return _of_one(known[0])
-    if not known:
+    if not copies:
         raise ValueError("no copies")
-    return _of_several(known, copies, cut)
+    known = distinct(copies)
+    return merge_distinct(known, merge_consent([cut or {}, decided(copies)]) if len(known) == MAX_COPIES else None)
+
+
+def merge_distinct(known: Sequence[Event], cut: Json | None = None) -> Event:
+    """The same of copies that `distinct` gave, or of some of them, in whatever order."""
+    return _of_one(known[0]) if len(known) == 1 else _of_several(known, cut)
 
 
 def _of_one(copy: Event) -> Event:
     """What `_of_several` says of one copy, without comparing it with itself."""
-    merged: Any = {name: said for name, said in copy.items() if name in _ALWAYS or (said and name in _PARTS)}
-    if copy.get("pairs") is False:
-        merged["pairs"] = False
-    if "apart" in copy:
-        merged["apart"] = copy["apart"]
-    if "consent" in copy and (consent := merge_consent([copy["consent"]])):
-        merged["consent"] = consent
-    if copy.get("labels"):
-        merged["labels"] = sorted(set(copy["labels"]))
-    return merged  # type: ignore[no-any-return]
+    merged: Any = {**copy}
+    for name in _OF_A_COPY:
+        merged.pop(name, None)
+    if "consent" in merged and not only_grants(merged["consent"]):
+        merged["consent"] = merge_consent([merged["consent"]])
+    if "labels" in merged:
+        merged["labels"] = sorted(set(merged["labels"]))
+    if all(merged.values()):  # most often there is no empty part
+        return merged  # type: ignore[no-any-return]
+    return {name: said for name, said in merged.items() if said or name in _ALWAYS}  # type: ignore[return-value]
 
 
-def _of_several(known: Sequence[Event], copies: Sequence[Event], cut: Json | None) -> Event:
-    by_order, by_browser = _asked(known, _KNOWS_ORDER), _asked(known, _KNOWS_BROWSER)
-    first = by_order[0]
+def _of_several(known: Sequence[Event], cut: Json | None) -> Event:
+    by_order, by_browser = _asked(known)
+    known, first = by_order, by_order[0]
     merged: Json = {
         "v": first["v"],
         "event_id": _event_id(by_browser),
@@ -131,28 +151,35 @@ def _of_several(known: Sequence[Event], copies: Sequence[Event], cut: Json | Non
         "site": first["site"],
         "source": first["source"],
         "time": first["time"],
-        "received": min(c["received"] for c in known),
+        "received": min([c["received"] for c in known]),
     }
-    if all(c.get("pairs") is False for c in known):
+    if first.get("pairs") is False and all(c.get("pairs") is False for c in known):
         merged["pairs"] = False
     if "apart" in first:  # part of the key, so the same in all of them
         merged["apart"] = first["apart"]
     for part, (order, groups) in _PARTS.items():
-        preferred = by_order if order is _KNOWS_ORDER else by_browser
-        if content := _part([c[part] for c in preferred if part in c], groups):  # type: ignore[literal-required]
+        content: Json = {}
+        for copy in by_order if order is _KNOWS_ORDER else by_browser:
+            if said := copy.get(part):
+                content = _both(content, said, groups) if content else said  # type: ignore[arg-type, assignment]
+        if content:
             merged[part] = content
-    for copy in known:  # whatever else is said of that tag: the platform has its report
-        for name, tag in copy.get("tags", {}).items():
-            if tag.get("relayed"):
-                merged["tags"][name] = {**merged["tags"][name], "relayed": True}
+    if "tags" in merged:
+        merged["tags"] = _tags(merged["tags"], known)
     told: list[Any] = [c["consent"] for c in known if "consent" in c]
-    if len(known) == MAX_COPIES:
-        told += [decided(copies), cut or {}]
+    if cut and len(known) == MAX_COPIES:
+        told.append(cut)
     if consent := merge_consent(told):
         merged["consent"] = consent
-    if labels := sorted({label for c in known for label in c.get("labels", ())}):
-        merged["labels"] = labels
+    if labels := {label for c in known for label in c.get("labels", ())}:
+        merged["labels"] = sorted(labels)
     return merged  # type: ignore[return-value]
+
+
+def _tags(tags: Json, known: Sequence[Event]) -> Json:
+    """Relayed is relayed, whatever else is said of that tag: the platform has its report."""
+    relayed = {name for copy in known for name, tag in copy.get("tags", {}).items() if tag.get("relayed")}
+    return {name: {**tag, "relayed": True} if name in relayed else tag for name, tag in tags.items()}
 
 
 def origins(copies: Iterable[Event]) -> dict[str, list[Event]]:
@@ -161,17 +188,18 @@ def origins(copies: Iterable[Event]) -> dict[str, list[Event]]:
     Of consent and labels all copies that say something of it: a denial of any of them counts.
     """
     known = distinct(copies)
-    by_order, by_browser = _asked(known, _KNOWS_ORDER), _asked(known, _KNOWS_BROWSER)
+    by_order, by_browser = _asked(known)
     event_id = _event_id(by_browser)
     found: dict[str, list[Event]] = {
         "event_id": [next(copy for copy in by_browser if copy["event_id"] == event_id)],
         "time": [by_order[0]],
     }
     for part, (order, groups) in _PARTS.items():
-        preferred = by_order if order is _KNOWS_ORDER else by_browser
-        # what `_part` does depends on the names alone, so in place of each value it is given the copy
-        named = [dict.fromkeys(copy[part], copy) for copy in preferred if part in copy]  # type: ignore[literal-required]
-        found |= {f"{part}.{name}": [copy] for name, copy in _part(named, groups).items()}
+        content: Json = {}
+        for copy in by_order if order is _KNOWS_ORDER else by_browser:
+            # what `_both` does depends on the names alone, so in place of each value it is given the copy
+            content = _both(content, dict.fromkeys(copy.get(part, ()), copy), groups)  # type: ignore[call-overload]
+        found |= {f"{part}.{name}": [copy] for name, copy in content.items()}
     for copy in known:
         for name in copy.get("consent", {}):
             found.setdefault(f"consent.{name}", []).append(copy)
@@ -180,52 +208,43 @@ def origins(copies: Iterable[Event]) -> dict[str, list[Event]]:
     return found
 
 
-def _asked(copies: Sequence[Event], order: Sequence[Source]) -> list[Event]:
-    """Copies in the order in which they are asked.
+def _asked(known: Sequence[Event]) -> tuple[list[Event], list[Event]]:
+    """Copies in the order in which they are asked: of the order, and of the browser.
 
     Of two different ones of one source the one received first: a reload of the thank-you page comes after the sale.
     """
-    if _all_differ(copies):
-        return sorted(copies, key=lambda copy: order.index(copy["source"]))
-    return sorted(copies, key=lambda copy: (order.index(copy["source"]), *_arrival(copy)))
+    if not _all_differ(known):
+        known = sorted(known, key=_arrival)
+    return _by_rank(known, _KNOWS_ORDER), _by_rank(known, _KNOWS_BROWSER)
 
 
 def _event_id(by_browser: Sequence[Event]) -> str:
     """The id that the browser's own tag was given: of several (reloads) the one that another source knows, too."""
-    best = [copy for copy in by_browser if copy["source"] == by_browser[0]["source"]]
-    others = {copy["event_id"] for copy in by_browser if copy["source"] != by_browser[0]["source"]}
-    return next((copy["event_id"] for copy in best if copy["event_id"] in others), best[0]["event_id"])
+    first = by_browser[0]
+    others = {copy["event_id"] for copy in by_browser if copy["source"] != first["source"]}
+    if first["event_id"] in others:
+        return first["event_id"]
+    best = [copy["event_id"] for copy in by_browser if copy["source"] == first["source"]]
+    return next((event_id for event_id in best if event_id in others), first["event_id"])
 
 
-def _part(parts: Sequence[Any], groups: tuple[Group, ...]) -> Json:
-    result: Json = {}
-    for part in reversed(parts):
-        result |= part
-    if len(parts) < 2:
-        return result
-    for leading, others in groups:
-        # when no copy has a leading field, the first that has any
-        whole = _first_with(parts, leading) or _first_with(parts, others)
-        for name in (*leading, *others):
+def _both(known: Json, other: Json, groups: tuple[Group, ...]) -> Json:
+    """What two copies say of a part. `known` was asked first, and may be what several say already."""
+    both = other | known
+    for group in groups:
+        whole = other if group.told_by(known) < group.told_by(other) else known
+        for name in (*group.leading, *group.others):
             if name in whole:
-                result[name] = whole[name]
+                both[name] = whole[name]
             else:
-                result.pop(name, None)
-    return result
-
-
-def _first_with(parts: Sequence[Any], names: tuple[str, ...]) -> Json:
-    for part in parts:
-        for name in names:
-            if name in part:
-                return part  # type: ignore[no-any-return]
-    return {}
+                both.pop(name, None)
+    return both
 
 
 def merge_consent(signals: Sequence[Any]) -> Json:
     """Per signal: denied if any copy denies, granted if any grants, else absent. Strings must agree to stay readable."""
     result: Json = {}
-    if all(map(_only_grants, signals)):
+    if all(map(only_grants, signals)):
         for one in signals:
             result |= one
         return result
@@ -247,9 +266,9 @@ def merge_consent(signals: Sequence[Any]) -> Json:
     return result
 
 
-def _only_grants(consent: Any) -> bool:
+def only_grants(consent: Any) -> bool:
     """Most often; then there is nothing to be merged."""
-    return consent.keys() <= _SIGNALS and [*consent.values()].count("granted") == len(consent)
+    return [*consent.values()].count("granted") == len(consent)
 
 
 def denials(signals: Sequence[Any]) -> Json:

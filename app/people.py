@@ -98,12 +98,14 @@ def marks(copies: Sequence[Event], key: bytes = b"") -> str:
 
     With a key they are keyed hashes, which nobody can compare without it, and the first five characters name the key.
     """
-    named = [copy for copy in copies if "user" in copy]
-    if not named:
+    found: dict[str, str] = {}
+    for copy in copies:
+        if "user" in copy:
+            found |= {kind: value for kind in _STRONG if (value := _certain(copy, kind))}
+    if not found:
         return ""
-    found = {kind: value for copy in named for kind in _STRONG if (value := _certain(copy, kind))}
     told = "".join(_STRONG[kind] + _four(kind, found[kind], key) for kind in _STRONG if kind in found)
-    return _named(key) + told if key and told else told
+    return _named(key) + told if key else told
 
 
 def stranger(known: str, copy: Event, keys: Sequence[bytes] = ()) -> bool:

@@ -69,4 +69,5 @@ def is_copy(key: bytes, value: Any) -> bool:
 def _is_copy(key: bytes, found: Event) -> bool:
     if found["received"] < 0 or found["time"] < 0 or "apart" in found:
         return False
-    return keys.key(found) == key and key.count(b"\x1f") == 2
+    # three parts; and no key of the rows in table `seen` that are no conversion's, which begin with smaller characters
+    return keys.key(found) == key > b"\x1f" and key.count(b"\x1f") == 2

@@ -34,7 +34,7 @@ Look = tuple[float, int, float]
 
 @dataclass(frozen=True)
 class Time:
-    """Of one race. The start of the program does not count: it is measured from the first output that was seen to the last."""
+    """Of one race. The start of the program does not count: it is measured from the first outputs that were seen to the last."""
 
     events_per_s: float
     cpu_s: float  # of processor time, all threads
@@ -93,14 +93,27 @@ async def fill_all(brokers: str, records: Iterable[tuple[str, Record]]) -> int:
 
 
 async def race(
-    brokers: str, command: Sequence[str], env: Mapping[str, str], log: Path, output: str, *, events: int, outputs: int
+    brokers: str,
+    command: Sequence[str],
+    env: Mapping[str, str],
+    log: Path,
+    output: str,
+    *,
+    events: int,
+    outputs: int,
+    apart: int = 0,
 ) -> Time:
-    """Start a program and see how long it takes to write `outputs` records to the topic `output`."""
+    """Start a program and see how long it takes to write `outputs` records to the topic `output`.
+
+    `apart`: outputs that come before the first repeated event is read. From there on each output stands for as many events
+    as every other, to the last one; timed from the start, who passes on first copies would get for nothing as many events.
+    """
     consumer = AIOKafkaConsumer(bootstrap_servers=brokers)
     await consumer.start()
     tps = [TopicPartition(output, p) for p in range(PARTITIONS)]
     process = processes.spawn(command, log, env)
-    looks: list[Look] = []  # once there are any outputs
+    looks: list[Look] = []  # once there are any outputs that count
+    first = min(max(apart, 1), outputs // 2)
     try:
         last, moved = 0, time.monotonic()
         while last < outputs:
@@ -109,21 +122,22 @@ async def race(
             if process.poll() is not None or now - moved > PATIENCE:
                 raise SystemExit(f"{command}: {found} of {outputs} outputs; see {log}:\n{log.read_text()[-2000:]}")
             if found > last:
-                looks.append((now, found, cpu(process.pid)))
                 last, moved = found, now
+                if found >= first:
+                    looks.append((now, found, cpu(process.pid)))
         await asyncio.sleep(0.5)
         found = sum((await consumer.end_offsets(tps)).values())
     finally:
         await consumer.stop()
         processes.stop(process, 20)
     each = events / outputs  # records that one output stands for
-    first, end = looks[0], looks[-1]
+    begin, end = looks[0], looks[-1]
     middle = next(look for look in looks if look[1] >= outputs / 2)
     return Time(
-        _rate(first, end) * each,
-        end[2] - first[2],
+        _rate(begin, end) * each,
+        end[2] - begin[2],
         _rate(middle, end) * each,
-        _per_cpu(first, end) * each,
+        _per_cpu(begin, end) * each,
         _per_cpu(middle, end) * each,
         found,
     )

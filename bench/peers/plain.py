@@ -1,17 +1,20 @@
 """The ceiling in Python: aiokafka alone, whole batches, a dict in memory. Nothing survives the process; changelog and outputs are
-written and awaited, and offsets committed, as whoever wants to lose nothing would do it.
+written and awaited, and offsets committed each second after that, as whoever wants to lose nothing would do it.
 
 Environment: BROKER, SOURCE, OUTPUT, FOLDER
 """
 
 import asyncio
 import os
+import time
 from typing import Any
 
 import orjson
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+COMMIT_INTERVAL = 1.0  # seconds, as capistream
 
 
 async def main() -> None:
@@ -29,6 +32,8 @@ async def main() -> None:
     await consumer.start()
     await producer.start()
     seen: dict[int, set[str]] = {p: set() for p in range(4)}
+    done: dict[TopicPartition, int] = {}
+    committed = time.monotonic()
     while True:
         found = await consumer.getmany(timeout_ms=500, max_records=8_000)
         waiting: list[Any] = []
@@ -42,7 +47,10 @@ async def main() -> None:
             waiting += await ship(producer, os.environ["OUTPUT"], tp.partition, rows)
             waiting += await ship(producer, changelog, tp.partition, [(key, b"1") for key, _ in rows])
         await asyncio.gather(*waiting)
-        await consumer.commit({TopicPartition(tp.topic, tp.partition): rs[-1].offset + 1 for tp, rs in found.items()})
+        done |= {tp: records[-1].offset + 1 for tp, records in found.items()}
+        if done and time.monotonic() - committed >= COMMIT_INTERVAL:
+            await consumer.commit(done)
+            done, committed = {}, time.monotonic()
 
 
 async def ship(producer: AIOKafkaProducer, topic: str, p: int, rows: list[tuple[bytes, bytes]]) -> list[Any]:

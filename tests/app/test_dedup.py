@@ -842,6 +842,49 @@ def test_no_row_has_a_field_that_the_module_does_not_tell_of(log, seed):
         assert set(orjson.loads(row)) <= of_held
 
 
+def test_rows_with_empty_parts_of_an_earlier_release_are_read():
+    copies = [make_copy("pixel", 1_000), make_copy("server", 2_000)]
+    key = keys.key(copies[0])
+    closed = {
+        "v": 1,
+        "c": [["pixel", 1_000, 0, "", ""]],
+        "n": 3,
+        "o": 2,
+        "s": "hold_ended",
+        "t": 9_000,
+        "r": {},
+        "p": [],
+        "x": [5],
+    }
+    worker = Worker(seen={key: orjson.dumps(closed)}, next=3)
+
+    worker.take(copies[1])
+
+    assert worker.outputs == []
+    row = worker.row(copies[0])
+    assert (row["n"], row["o"], row["s"], row["t"], row["x"]) == (4, 3, "hold_ended", 9_000, [5])
+    assert row["c"] == [["pixel", 1_000, 0, "", ""], ["server", 2_000, 3, "", ""]]
+
+
+def test_what_is_made_of_a_conversion_when_it_closes_is_what_the_result_has():
+    worker = Worker()
+    worker.partition.told = lambda closed: (closed.key, closed.how)
+
+    result = worker.take(make_copy("crm", 1_000))
+
+    assert result.closed == [(keys.key(make_copy("crm", 0)), "complete")]
+
+
+def test_records_with_keys_of_other_rows_are_not_read_as_conversions():
+    worker = Worker(seen={dedup.MEMORY: b'{"since":0}', ALIAS + b"a\x1fshop\x1fpage_view": b'{"=":"1","t":1}'})
+    alias = make_copy("pixel", 1_000, event_id="\x1ea", event_name="page_view")
+
+    result = worker.take(Record(0, dedup.MEMORY, b"{}", 1_000), alias)
+
+    assert result.unreadable == [0, 1]
+    assert (result.closed, result.seen) == ([], {})
+
+
 def test_routes_of_what_is_queued_take_no_room_in_the_row():
     worker = Worker()
 
@@ -1019,7 +1062,7 @@ def test_who_was_held_back_for_want_of_consent_gets_the_event_when_a_late_copy_b
     first, second = worker.outputs
     assert {name: one.state for name, one in second.routes.items()} == {"strict": "queued"}
     assert "revision" not in second.event
-    assert worker.row(first.event)["r"] == {}
+    assert "r" not in worker.row(first.event)
 
 
 def test_a_late_denial_is_remembered_against_a_later_grant():

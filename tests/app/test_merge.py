@@ -125,6 +125,22 @@ def test_order_and_repetition_change_nothing(copies, data):
     assert merge.distinct(again) == merge.distinct(copies)
 
 
+@fast
+@given(COPIES, st.data())
+def test_copies_known_to_be_distinct_merge_to_the_same_in_whatever_order(copies, data):
+    known = data.draw(st.permutations(merge.distinct(copies)))
+
+    assert orjson.dumps(merge.merge_distinct(known)) == orjson.dumps(merge.merge(copies))
+
+
+@fast
+@given(COPY)
+def test_one_copy_and_the_same_once_more_from_elsewhere_merge_to_the_same(copy):
+    for source in SOURCES:  # what says all that, asked twice
+        twice = merge.merge([copy, copy | {"source": source}])
+        assert twice == merge.merge([copy]) | {"source": twice["source"]}
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.lists(events(), min_size=1, max_size=3), st.data())
 def test_order_changes_not_one_byte_of_any_events_that_fit_the_schema(copies, data):
