@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from aiokafka.errors import KafkaError
@@ -186,10 +187,14 @@ class Consumer(stock.Consumer):
                     continue
                 full = len(wanted) < len(self._active_partitions or ())
                 runs = await self._getmany(active_partitions=wanted, timeout=0.1 if full else 0.5)
+                messages = list[ConsumerMessage]()
                 for tp, run in (runs or {}).items():
                     if not self.flow_active or self._stopped.is_set():
                         break  # a rebalance: aiokafka forgets its positions, perform_seek follows
-                    await self._take(TP(tp.topic, tp.partition), run)
+                    if (message := await self._take(TP(tp.topic, tp.partition), run)) is not None:
+                        messages.append(message)
+                if messages:
+                    await self._hand_over(messages)
         except self.consumer_stopped_errors:
             if not self.app.should_stop:
                 raise
@@ -204,15 +209,17 @@ class Consumer(stock.Consumer):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.room.wait(), 0.1)
 
-    async def _take(self, tp: TP, run: Run) -> None:
+    async def _take(self, tp: TP, run: Run) -> ConsumerMessage | None:
+        """The batch that this run is for an agent, if it is one."""
         if not self._is_changelog_tp(tp):
-            await self._deliver(tp, run)
-        elif tp in self._get_active_partitions() and (expected := self.app.recovers_from(tp)) is not None:
+            return await self._batch(tp, run)
+        if tp in self._get_active_partitions() and (expected := self.app.recovers_from(tp)) is not None:
             if run.start > expected:
                 self.app.recovered_to(tp, await self._find_again(tp, run.start, expected))
-                return
+                return None
             self._read_offset[tp] = run.end
             self.app.recover(tp, run)
+        return None
 
     async def _find_again(self, tp: TP, found: int, expected: int) -> int:
         """The fetcher stands at `found`, we at `expected`: go on where nothing is skipped. Returns our offset.
@@ -236,23 +243,23 @@ class Consumer(stock.Consumer):
             return expected
         return offset
 
-    async def _deliver(self, tp: TP, run: Run) -> None:
+    async def _batch(self, tp: TP, run: Run) -> ConsumerMessage | None:
         generation = self.app.consumer_generation_id
         if self.ready != generation:
-            return  # not recovered yet: perform_seek will bring them again
+            return None  # not recovered yet: perform_seek will bring them again
         expected = self._read_offset.get(tp) or 0
         if run.start != expected:
             offset = await self._find_again(tp, run.start, expected)
             if self.ready == self.app.consumer_generation_id == generation and offset != expected:
                 self._read_offset[tp] = offset
                 self._committed_offset.pop(tp, None)  # it may lie beyond the end of a new log
-            return
+            return None
         if tp not in self._get_active_partitions():  # paused while the fetch was under way
             await self._seek_in_thread(tp, expected)
-            return
+            return None
         if not run.records:
             self._read_offset[tp] = run.end  # transaction markers, aborted or compacted records: nothing to wait for
-            return
+            return None
         batch = Batch(tp, run.records, generation, self.finished)
         last = run.records[-1]
         message = ConsumerMessage(
@@ -272,11 +279,12 @@ class Consumer(stock.Consumer):
         )
         self.open.setdefault(tp, []).append(batch)  # before anyone can see it, and before the position moves
         self._read_offset[tp] = run.end
-        await self._hand_over(message)
+        return message
 
-    async def _hand_over(self, message: Any) -> None:
+    async def _hand_over(self, messages: Sequence[ConsumerMessage]) -> None:
+        """All at once: one after the other, each would wait until the loop has turned, and behind what the one before brought."""
         # the conductor may block while the flow is suspended: never wait for it alone
-        await self.wait_first(self.callback(message), self.suspend_flow.wait())
+        await self.wait_first(asyncio.gather(*map(self.callback, messages)), self.suspend_flow.wait())
 
     async def end_offsets(self, tps: list[TP]) -> dict[TP, int]:
         """Log ends now, records of open transactions included. Raises KafkaError or TimeoutError."""
