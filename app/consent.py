@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from app.destination import ConsentPolicy, SignalName
 from app.events import CONTRADICTORY, SIGNALS, Event
+from app.merge import only_grants
 from app.signals import Unreadable, gpp, tcf, us_privacy
 
 #: purpose of a sink -> signals that must be granted
@@ -94,8 +95,7 @@ def judge(
     `vendor` and `flags` are the sink's: its id on the IAB's list, and what its platform can be told; `place` is `place_of` the
     event, `site` its own.
     """
-    if consent.keys() <= _SIGNALS and [*consent.values()].count("granted") == len(consent):
-        # most often, and of few kinds
+    if _only_signals_granted(consent):  # most often, and of few kinds
         return _of_grants(tuple(consent), purpose, policy, vendor, flags, place, site)
     return _judge(consent, purpose, policy, vendor, flags, place, site)
 
@@ -138,9 +138,13 @@ def _judge(
 
 def may_deny(consent: Mapping[str, Any]) -> bool:
     """False where all that is said is a plain grant: most often, and then nothing has to be read."""
-    if [*consent.values()].count("granted") == len(consent):  # every copy is asked: no loop for most of them
+    if only_grants(consent):  # every copy is asked: no loop for most of them
         return False
     return any(said != "granted" and name not in ("region", "categories") for name, said in consent.items())
+
+
+def _only_signals_granted(consent: Mapping[str, Any]) -> bool:
+    return consent.keys() <= _SIGNALS and only_grants(consent)
 
 
 def denies(
@@ -217,7 +221,7 @@ def applied(event: Event, verdict: Verdict, policy: ConsentPolicy, vendor: int |
     that the person opted out. Changes nothing of the event itself.
     """
     said = event.get("consent", {})
-    if verdict.part == "" and said.keys() <= _SIGNALS and not may_deny(said):
+    if verdict.part == "" and _only_signals_granted(said):
         return event
     found = read(said, policy.at(place_of(event)) if policy.regions else policy, vendor)
     if found.opt_outs or found.refusals:

@@ -22,13 +22,14 @@ class Routed(msgspec.Struct):
 
 _READER = msgspec.json.Decoder(Event)
 _ROUTED = msgspec.json.Decoder(Routed)
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def event(value: bytes | None) -> Event | None:
     """The event that this JSON is, or None."""
     try:
         return _READER.decode(value or b"")
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except _UNREADABLE:
         return None
 
 
@@ -36,7 +37,7 @@ def routed(key: bytes, value: bytes | None) -> Routed | None:
     """The record that this JSON is, of the conversion that this key names, or None. Read and judged in one go."""
     try:
         found = _ROUTED.decode(value or b"")
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except _UNREADABLE:
         return None
     return found if keys.key(found.event) == key and found.event["time"] >= 0 else None
 

@@ -6,10 +6,8 @@ way for every platform: batching, tokens, sending, retries, splitting, halts, re
 (app/prepare.py).
 """
 
-import contextlib
 import ipaddress
 import math
-import socket
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +22,7 @@ import orjson
 from app.consent import Flag
 from app.destination import Destination
 from app.events import Event, Json, Source
+from app.proxies import is_ipv4
 from sinks._kinds import Kinds
 
 Purpose = Literal["advertising", "analytics", "other"]
@@ -338,8 +337,7 @@ def person_ip(text: str) -> str:
 @lru_cache(maxsize=1 << 14)  # one person has several events, and each goes to several destinations
 def _person_ip(text: str) -> str:
     text = text.strip()
-    with contextlib.suppress(OSError, ValueError):
-        socket.inet_pton(socket.AF_INET, text)  # most are of this kind, and written in one way only
+    if is_ipv4(text):
         return text
     try:
         return str(ipaddress.ip_address(text))
