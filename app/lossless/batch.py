@@ -32,7 +32,7 @@ class Batch:
 
     __slots__ = ("_finished", "bytes", "first", "generation", "next", "records", "tp")
 
-    def __init__(self, tp: Any, records: Sequence[Any], generation: int, finished: Callable[["Batch"], None]) -> None:
+    def __init__(self, tp: Any, records: Sequence[Any], generation: int, finished: Callable[["Batch"], Any]) -> None:
         self.tp = tp
         self.records = records
         self.generation = generation
@@ -40,6 +40,14 @@ class Batch:
         self.next: int = records[-1].offset + 1
         self.bytes = sum(len(record.value or b"") for record in records)
         self._finished = finished
+
+    @classmethod
+    def joined(cls, batches: Sequence["Batch"]) -> "Batch":
+        """Batches that follow each other as one; where that is finished, each of them is."""
+        if len(batches) == 1:
+            return batches[0]
+        records = [record for batch in batches for record in batch.records]
+        return cls(batches[0].tp, records, batches[0].generation, lambda _: [batch.finish() for batch in batches])
 
     def finish(self) -> None:
         """Everything that came of these records is acknowledged: their offsets may be committed."""

@@ -17,7 +17,7 @@ from app.lossless.membership import ConsumerThread
 from app.lossless.runs import Run
 
 LAPSED_MAX = 45.0  # seconds without proof of membership; aiokafka's coordinator can hang in a request nobody answers
-MAX_OPEN = 3  # batches of one partition handed over and not finished: the back-pressure
+MAX_OPEN = 50  # batches of one partition handed over and not finished: the back-pressure
 MAX_BYTES = 128 << 20  # of all open batches; beyond it only partitions that have none get one
 
 
@@ -163,13 +163,16 @@ class Consumer(stock.Consumer):
 
     def _wanted(self) -> set[TP]:
         ready = self.ready == self.app.consumer_generation_id
+        most = 2 * self.app.lanes.most
         full = sum(batch.bytes for batches in self.open.values() for batch in batches) > MAX_BYTES
-        most = 1 if full else MAX_OPEN
-        return {
-            tp
-            for tp in self._get_active_partitions()
-            if self._is_changelog_tp(tp) or (ready and len(self.open.get(tp, ())) < most)
-        }
+
+        def has_room(tp: TP) -> bool:
+            batches = self.open.get(tp)
+            if not batches or full:
+                return not batches
+            return len(batches) < MAX_OPEN and sum(len(batch.records) for batch in batches) < most
+
+        return {tp for tp in self._get_active_partitions() if self._is_changelog_tp(tp) or (ready and has_room(tp))}
 
     async def _drain_messages(self, fetcher: Any) -> None:
         """Replaces stock's loop, which makes four tasks per record and acknowledges what it drops."""

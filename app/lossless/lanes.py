@@ -1,4 +1,7 @@
-"""The loop that every agent runs: the batches of one partition in order, partitions side by side."""
+"""The loop that every agent runs: the batches of one partition in order, partitions side by side.
+
+What has come in while a lane was busy it takes as one batch: the busier, the fewer, and cheaper, turns.
+"""
 
 import asyncio
 import time
@@ -24,7 +27,8 @@ class Lanes:
     the process, because an exception that nobody understood must not commit.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self.most = most  # records of one turn
         self._queues: dict[TP, deque[tuple[Batch, Work]]] = {}
         self._running: dict[TP, asyncio.Task[None]] = {}
         self._broken: dict[TP, int] = {}  # partition -> generation in which a batch was left open
@@ -46,13 +50,25 @@ class Lanes:
     async def _drain(self, tp: TP) -> None:
         try:
             while queue := self._queues.get(tp):
-                batch, work = queue.popleft()
+                batch, work = self._next(queue)
                 # After a Lost batch memory may be ahead of the tables. A lease that comes back in the same generation
                 # must not let later batches build on that.
                 if self._broken.get(tp) != batch.generation:
                     await self._one(batch, work)
         finally:
             del self._running[tp]
+
+    def _next(self, queue: deque[tuple[Batch, Work]]) -> tuple[Batch, Work]:
+        """All that waits, as one batch, as far as it may go together."""
+        first, work = queue.popleft()
+        batches, records = [first], len(first.records)
+        while queue:
+            batch, its = queue[0]
+            records += len(batch.records)
+            if records > self.most or batch.generation != first.generation or its != work:
+                break
+            batches.append(queue.popleft()[0])
+        return Batch.joined(batches), work
 
     async def _one(self, batch: Batch, work: Work) -> None:
         begun = time.perf_counter()

@@ -11,15 +11,25 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from aiokafka.consumer.fetcher import READ_UNCOMMITTED
+from aiokafka.consumer.fetcher import READ_UNCOMMITTED, FetchResult, PartitionRecords
 
 
 class Run(NamedTuple):
-    """All that a partition has to deliver from the offset `start` up to `end`: `records`, and nothing else."""
+    """All that a partition has to deliver from the offset `start` up to `end`: `records`, and nothing else.
+
+    A record has `offset`, `timestamp` in Unix milliseconds, `key`, `value` and `headers`.
+    """
 
     start: int
     records: list[Any]
     end: int
+
+
+class _AsParsed(PartitionRecords):
+    """Records as aiokafka's parser made them: a ConsumerRecord around each costs as much again as fetching and checking it."""
+
+    def _consumer_record(self, _tp: Any, record: Any) -> Any:
+        return record
 
 
 async def fetch(
@@ -38,6 +48,9 @@ async def fetch(
         assignment = subscriptions.subscription.assignment
         states = {tp: state for tp in partitions if (state := assignment.state_value(tp)) and state.has_valid_position}
         starts = {tp: state.position for tp, state in states.items()}
+        for one in fetcher._records.values():
+            if type(one) is FetchResult and one.has_more():
+                one._partition_records.__class__ = _AsParsed
         # With a timeout of 0 and an assignment this never really awaits. So no seek, reset or rebalance comes in between,
         # and what lies between the two positions is what the broker's answer said of them: the position moves over
         # records that are handed to us here and over what aiokafka's parser saw to be no record for us.
