@@ -53,7 +53,7 @@ class App(faust.App):
         kwargs.setdefault("TableManager", Tables)
         #: seconds for which changelogs keep a deletion that compaction may drop (`delete.retention.ms`)
         self.deletions_kept = 86_400.0
-        self.lanes = Lanes(kwargs["broker_max_poll_records"])
+        self.lanes = Lanes(kwargs.get("broker_max_poll_records", 500))
         self.rows: dict[str, Rows] = {}  # by changelog topic
         self._told = 0.0  # when progress of a recovery was logged last
         self.from_end: set[str] = set()  # topics whose partitions start at their end when nothing was committed yet

@@ -32,7 +32,7 @@ class Batch:
 
     __slots__ = ("_finished", "bytes", "first", "generation", "next", "records", "tp")
 
-    def __init__(self, tp: Any, records: Sequence[Any], generation: int, finished: Callable[["Batch"], Any]) -> None:
+    def __init__(self, tp: Any, records: Sequence[Any], generation: int, finished: Callable[["Batch"], None]) -> None:
         self.tp = tp
         self.records = records
         self.generation = generation
@@ -46,8 +46,13 @@ class Batch:
         """Batches that follow each other as one; where that is finished, each of them is."""
         if len(batches) == 1:
             return batches[0]
+
+        def finished(_: "Batch") -> None:
+            for batch in batches:
+                batch.finish()
+
         records = [record for batch in batches for record in batch.records]
-        return cls(batches[0].tp, records, batches[0].generation, lambda _: [batch.finish() for batch in batches])
+        return cls(batches[0].tp, records, batches[0].generation, finished)
 
     def finish(self) -> None:
         """Everything that came of these records is acknowledged: their offsets may be committed."""
