@@ -264,7 +264,7 @@ def _faust_app(settings: Settings) -> App:
         broker_request_timeout=20,  # a coordinator that does not answer after a broker's restart is given up in time
         broker_commit_interval=1.0,
         broker_max_poll_interval=86_400,  # longer than any outage of a platform: waiting is no reason to leave the group
-        broker_max_poll_records=2_000,  # bounds what one batch holds
+        broker_max_poll_records=1_000,  # bounds what one batch holds
         producer_linger=0.0,  # batches are made by us
         producer_max_batch_size=512 * 1024,
         producer_request_timeout=60,

@@ -260,7 +260,7 @@ async def ours(destination: str, made: Mapping[str, Any], count: int, batch: int
     deliver = Deliver(pipeline, destination, one, sink, table)
     deliver.recovered(1)
     waiting = batches(count)
-    lanes = Lanes(2_000)
+    lanes = Lanes(1_000)
     free = {p: asyncio.Semaphore(OPEN) for p in waiting}
 
     async def read(p: int) -> None:
