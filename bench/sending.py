@@ -3,6 +3,8 @@ that its processor time is its own; they take turns.
 
     ours    agents/deliver.py with the real sink, from records of its topic on: decode, judge, encode, batch, send, read the answer,
             make the rows of outcomes, receipts and traces. Instead of Kafka and RocksDB there are dicts: no other way has those
+    alone   the sink, and app/sending.py, which sends for it, without the rest of a worker: events become requests, requests are
+            sent, answers become an outcome for each event. That is what an SDK does
     bare    a loop over aiohttp with ready JSON, which looks at the status: the limit in Python
 """
 
@@ -31,12 +33,14 @@ from aiokafka import TopicPartition
 
 from agents.deliver import Deliver
 from app import keys, loop, processes, topics
+from app.delivery import Clock
 from app.events import Event
 from app.forget import People
 from app.lossless import Batch
 from app.lossless.lanes import Lanes
+from app.sending import Sender
 from app.settings import Settings
-from sinks._base import Payload, Sink
+from sinks._base import Delivered, Payload, Sink
 from sinks.samples import encode, make_event, sha
 
 PARTITIONS = 4
@@ -240,8 +244,7 @@ def batches(count: int) -> dict[int, list[list[Any]]]:
     return {p: [some[n : n + RECORDS] for n in range(0, len(some), RECORDS)] for p, some in records.items()}
 
 
-async def ours(destination: str, made: Mapping[str, Any], count: int, batch: int | None = None) -> None:
-    """`batch`: events a request, where it is to be less than the platform takes."""
+def configured(destination: str, made: Mapping[str, Any]) -> tuple[Settings, Sink]:
     with TemporaryDirectory() as folder:
         settings = Settings.model_validate(
             {
@@ -253,7 +256,33 @@ async def ours(destination: str, made: Mapping[str, Any], count: int, batch: int
     from sinks import SINKS
 
     one = settings.destinations[destination]
-    sink = SINKS[one.sink](one)
+    return settings, SINKS[one.sink](one)
+
+
+async def alone(destination: str, made: Mapping[str, Any], count: int, batch: int, concurrency: int) -> None:
+    settings, sink = configured(destination, made)
+    pipeline = Pipeline(settings)
+    one, tokens = settings.destinations[destination], pipeline.tokens
+    sender = Sender(destination, one, sink, tokens, pipeline.http, Clock())  # type: ignore[arg-type]  # no sink of Google's
+    ready = list(events(count))
+    parts = (ready[n : n + batch] for n in range(0, count, batch))
+
+    async def send() -> None:
+        for part in parts:
+            payloads = [found for event in part if isinstance(found := encode(sink, event), Payload)]
+            exchange = await sender.attempt(payloads, _nothing)
+            if not all(isinstance(outcome, Delivered) for outcome in exchange.outcomes):
+                raise SystemExit(f"not delivered: {exchange.outcomes}")
+
+    with measured():
+        await asyncio.gather(*(send() for _ in range(concurrency)))
+    await (await pipeline.http()).close()
+
+
+async def ours(destination: str, made: Mapping[str, Any], count: int, batch: int | None = None) -> None:
+    """`batch`: events a request, where it is to be less than the platform takes."""
+    settings, sink = configured(destination, made)
+    one = settings.destinations[destination]
     sink.limits = dataclasses.replace(sink.limits, events=batch or sink.limits.events)
     pipeline: Any = Pipeline(settings)
     table: Any = Table()
