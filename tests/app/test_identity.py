@@ -406,6 +406,7 @@ def test_a_number_that_needs_no_parsing_is_what_parsing_makes_of_it(code, nation
 )
 def test_a_number_of_home_that_needs_no_parsing_is_what_parsing_makes_of_it(country, before, changed):
     example = phonenumbers.example_number(country)
+    assert example
     digits = [*str(example.national_number)]
     for place, sign in changed:
         digits[place % len(digits)] = sign
