@@ -53,7 +53,9 @@ class Normalize:
 
     async def batch(self, batch: Batch) -> None:
         pipeline, now, rows = self.pipeline, int(time.time() * 1000), intake.new_rows()
-        inlet = self.inlets[batch.tp.topic]
+        (topic, partition), names = batch.tp, pipeline.names
+        inlet = self.inlets[topic]
+        as_it_is = inlet.rules is reading.AS_IT_IS
         known = await self._schemas(batch) if inlet.encoding == "registry" else {}
         for number, record in enumerate(batch.records, 1):
             if number % AT_ONCE == 0:
@@ -61,11 +63,11 @@ class Normalize:
             if record.value is None:
                 metrics.IGNORED.labels("tombstone").inc()
                 continue
-            origin: Origin = {"topic": batch.tp.topic, "partition": batch.tp.partition, "offset": record.offset}
-            results = normalize_bytes(
-                record.value, inlet, record_time(record, now), origin, carried=reading.carried(record), known=known
-            )
-            intake.collect(rows, results, origin, "normalize", pipeline.names, pipeline.partitions, now)
+            origin: Origin = {"topic": topic, "partition": partition, "offset": record.offset}
+            # key and timestamp are for maps and filters
+            carried = reading.carried(record) if record.headers or not as_it_is else reading.NOTHING
+            results = normalize_bytes(record.value, inlet, record_time(record, now), origin, carried, known)
+            intake.collect(rows, results, origin, "normalize", names, pipeline.partitions, now)
         await pipeline.write(rows, batch.generation)
         self._enter(batch.generation)
         self._reached[batch.tp] = lowest(batch, now)

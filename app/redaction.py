@@ -115,13 +115,14 @@ _SPACE = rf"(?:{_PLAIN_SPACE}|{_encoded('20|28|29|2[bdef]')}|%c2%a0)"
 _LEFT = rf"(?:(?<![\w-])(?<!\d[.,:])|(?<=%{_HEX}{_HEX}))"
 _RIGHT = rf"(?!{_SPACE}{{0,2}}\d|[^\W_]|-\w)"
 _NUMBER = re.compile(
+    r"(?=[+\uff0b%(\d])(?:"  # half of the time: nothing else begins one
     rf"(?P<plus>(?:(?<![^\W_])[+\uff0b]|{_encoded('2b')}){_SPACE}{{0,2}}(?:{_SPACE}{{0,3}}\d){{7,17}}(?!\d))"
     rf"|(?P<card>{_LEFT}[2-6]\d{{3}}(?:(?:[ +-]|%20)?\d){{11,15}}{_RIGHT})"
     rf"|(?P<ssn>{_LEFT}(?!000|666|9)\d{{3}}-(?!00)\d\d-(?!0000)\d{{4}}{_RIGHT})"
     rf"|(?P<exit>{_LEFT}00{_SPACE}{{0,2}}[1-9](?:{_SPACE}{{0,3}}\d){{6,16}}{_RIGHT})"
     rf"|(?P<area>{_LEFT}\(\d{{2,5}}\){_SPACE}?\d{{3,5}}{_SPACE}?\d{{2,5}}(?:{_SPACE}?\d{{2,4}})?{_RIGHT})"
     rf"|(?P<trunk>{_LEFT}\(?0\d(?:{_SPACE}{{0,3}}\d){{7,10}}{_RIGHT})"
-    rf"|(?P<nanp>{_LEFT}(?:1{_SPACE}{{1,2}})?[2-9]\d\d{_SPACE}{{1,2}}\d{{3}}{_SPACE}\d{{4}}{_RIGHT})",
+    rf"|(?P<nanp>{_LEFT}(?:1{_SPACE}{{1,2}})?[2-9]\d\d{_SPACE}{{1,2}}\d{{3}}{_SPACE}\d{{4}}{_RIGHT}))",
     re.IGNORECASE,
 )
 #: Nor is a row of fewer than 15 of them, unless it begins with a zero: without any of this there is none of these, either.

@@ -20,7 +20,8 @@ async def topic(kafka, prefix) -> str:
     await admin.start()
     await admin.create_topics([NewTopic(prefix, 2, 1)])
     await admin.close()
-    return prefix
+    name: str = prefix
+    return name
 
 
 @pytest.fixture
