@@ -66,11 +66,15 @@ def spread(shared: Json, ones: list[Any]) -> list[Any]:
 
 
 def as_json(value: Any, option: int = 0) -> bytes:
-    """JSON of what was read from JSON. Raises BadEvent where that was nested too deeply."""
+    """JSON of an event or a part of it. Raises BadEvent."""
     try:
         return orjson.dumps(value, option=option)
-    except orjson.JSONEncodeError:  # which is TypeError itself: around nothing but this
-        raise BadEvent("too_deep", "", "nested too deeply") from None
+    except orjson.JSONEncodeError as exc:  # which is TypeError itself: around nothing but this
+        if str(exc).startswith("Recursion"):
+            raise BadEvent("too_deep", "", "nested too deeply") from None
+        raise BadEvent(
+            "not_json", "", "holds what JSON cannot say, such as a whole number of more than 64 bits"
+        ) from None
 
 
 def an_id(value: Any) -> bool:
