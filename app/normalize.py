@@ -663,13 +663,15 @@ def _address(text: str) -> tuple[str, bool]:
     that Meta's parameter builder appends.
     """
     bare = identity.redact(text).strip().partition("%")[0]  # what then is no address is dropped
+    if found := proxies.of_the_internet(bare):
+        return found, True
     for one in (bare, _META_MARK.sub("", bare)):
         try:
-            found = ipaddress.IPv6Address(one) if ":" in one else ipaddress.IPv4Address(one)
+            parsed = ipaddress.IPv6Address(one) if ":" in one else ipaddress.IPv4Address(one)
         except ValueError:
             continue
-        found = getattr(found, "ipv4_mapped", None) or found
-        return str(found), proxies.is_of_a_person(found)
+        parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+        return str(parsed), proxies.is_of_a_person(parsed)
     return "", False
 
 

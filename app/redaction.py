@@ -383,6 +383,8 @@ def _behind(token: str) -> str:
     if "%" in token:
         token = re.sub("%2b", "+", re.sub("%2f", "/", token, flags=re.IGNORECASE), flags=re.IGNORECASE)
     bare = token.replace("_", "/").replace("-", "+").rstrip("=")
+    if len(bare) % 4 == 1:
+        return ""
     try:
         raw = binascii.a2b_base64(bare + "=" * (-len(bare) % 4))
     except ValueError:  # also for a long s and others that pass for letters of ASCII where case is ignored
