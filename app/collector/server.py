@@ -188,7 +188,9 @@ class Collector:
             body = plain.read(await request.read())
             if body is None:
                 return None
-            return await self._written(*self._rows(self.take(body, key.site, "capistream", None)))
+            rows, said = self._rows(self.take(body, key.site, "capistream", None))
+            del body  # as below
+            return await self._written(rows, said)
         except ConnectionError:
             raise
         except Exception:
