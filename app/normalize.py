@@ -302,22 +302,18 @@ class _Work:
         if "pairs" in draft:
             event["pairs"] = False
         context = self._context(draft)
-        if user := self._user(draft):
-            event["user"] = user
-        if context:
-            event["context"] = context
-        if ids:
-            event["ids"] = ids
-        if commerce:
-            event["commerce"] = commerce
-        if consent := draft.get("consent"):
-            event["consent"] = consent
-        if "tags" in draft and (tags := self._tags(draft)):
-            event["tags"] = tags
-        if labels := self._labels(draft, context):
-            event["labels"] = labels
-        if "custom" in draft and (custom := self._custom(draft["custom"])):
-            event["custom"] = custom
+        for name, part in (
+            ("user", self._user(draft)),
+            ("context", context),
+            ("ids", ids),
+            ("commerce", commerce),
+            ("consent", draft.get("consent")),
+            ("tags", self._tags(draft)),
+            ("labels", self._labels(draft, context)),
+            ("custom", self._custom(draft.get("custom", {}))),
+        ):
+            if part:
+                event[name] = part
         if self.drops and (lost := {name: why for name, why in self.drops if name.startswith(_OF_A_PERSON)}):
             event["unusable"] = lost
         done = Normalized(event, tuple(self.drops))  # type: ignore[arg-type]
@@ -366,12 +362,9 @@ class _Work:
             told.add("bot")
         if self.inlet.prefetch:
             told.add("prefetch")
-        inlet = self.inlet
-        if inlet.ours or (
-            inlet.internal and traffic.is_internal(draft.get("context", {}).get("ip", ""), inlet.internal)
-        ):
+        if self.inlet.ours or traffic.is_internal(draft.get("context", {}).get("ip", ""), self.inlet.internal):
             told.add("internal")
-        return sorted(told) if told else []
+        return sorted(told)
 
     def _tags(self, draft: Draft) -> Json:
         found: Json = {}
@@ -395,6 +388,7 @@ class _Work:
             raw["consent"] = {**raw.get("consent", {}), "gpc": True}
 
     def _consent(self, consent: Any) -> Json:
+        """What can be read of it, each part for the worse where that is in doubt."""
         if not isinstance(consent, Mapping):
             self.drops.append(("consent", "unreadable"))
             return dict.fromkeys(SIGNALS, "denied")
@@ -500,7 +494,7 @@ class _Work:
                 else:
                     _clean_id(commerce[name], f"commerce.{name}", clean=self.clean)
         if "currency" in commerce:
-            commerce["currency"] = _currency(commerce["currency"])
+            commerce["currency"] = _currency(commerce["currency"].strip())
         elif "value" in commerce:
             raise BadEvent("no_currency", "commerce.currency", "is missing, and there is a value")
         if self.inlet.minor_units:
@@ -774,7 +768,7 @@ def _amount_that(is_wrong: Callable[[Any], bool], commerce: Mapping[str, Any]) -
 @lru_cache(maxsize=256)
 def _currency(value: str) -> str:
     """Raises BadEvent."""
-    code = value.strip().upper()
+    code = value.upper()
     if not _CURRENCY.fullmatch(code):
         raise BadEvent("bad_currency", "commerce.currency", "must be three letters (ISO 4217)")
     return code

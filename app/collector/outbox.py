@@ -121,7 +121,6 @@ class Outbox:
         # Not idempotent: a repeated or reordered copy changes nothing after dedup, and such a producer survives an outage.
         producer = bus.of(self._settings).producer(
             acks="all",
-            linger_ms=2,
             max_batch_size=256 * 1024,
             request_timeout_ms=int(KAFKA_PATIENCE * 1000),
             # longer than this between two looks for a lost broker, and copies would come later than the log's clock allows for
@@ -149,7 +148,7 @@ class Outbox:
         if self._lanes is None:
             return rows
         parcels = {place: self._lanes.put(place, some) for place, some in rows.items() if some}
-        # for all of them, and without a task or a context of its own
+        # cheaper than `asyncio.timeout`, of which every request would need one
         timer = asyncio.get_running_loop().call_later(patience, _give_up, parcels.values())
         try:
             refused = {place: why for place, parcel in parcels.items() if (why := await parcel.done) is not None}
