@@ -12,7 +12,7 @@ from app import clock, intake, metrics, reading, schemas
 from app.errors import Unavailable
 from app.events import Origin
 from app.lossless import Batch, Lost
-from app.normalize import Inlet, inlet_of, normalize_bytes
+from app.normalize import Inlet, Refused, Result, inlet_of, normalize_bytes
 
 if TYPE_CHECKING:
     from app.main import Pipeline
@@ -37,6 +37,17 @@ def lowest(batch: Batch, now: int) -> int:
     return min(record_time(record, now) for record in batch.records)
 
 
+def results_of(record: Any, inlet: Inlet, received: int, origin: Origin, known: schemas.Schemas) -> list[Result]:
+    """Of a record with a value. A mistake of ours must not hold up the partition: it is a letter, too, and can be replayed."""
+    # key and timestamp are for maps and filters
+    carried = reading.carried(record) if record.headers or inlet.rules is not reading.AS_IT_IS else reading.NOTHING
+    try:
+        return normalize_bytes(record.value, inlet, received, origin, carried, known)
+    except Exception:
+        log.exception("normalize.failed", origin=origin)
+        return [Refused("failed", "", "an error of ours; it is in the log")]
+
+
 class Normalize:
     def __init__(self, pipeline: "Pipeline") -> None:
         self.pipeline = pipeline
@@ -53,7 +64,8 @@ class Normalize:
 
     async def batch(self, batch: Batch) -> None:
         pipeline, now, rows = self.pipeline, int(time.time() * 1000), intake.new_rows()
-        inlet = self.inlets[batch.tp.topic]
+        (topic, partition), names = batch.tp, pipeline.names
+        inlet = self.inlets[topic]
         known = await self._schemas(batch) if inlet.encoding == "registry" else {}
         for number, record in enumerate(batch.records, 1):
             if number % AT_ONCE == 0:
@@ -61,11 +73,9 @@ class Normalize:
             if record.value is None:
                 metrics.IGNORED.labels("tombstone").inc()
                 continue
-            origin: Origin = {"topic": batch.tp.topic, "partition": batch.tp.partition, "offset": record.offset}
-            results = normalize_bytes(
-                record.value, inlet, record_time(record, now), origin, carried=reading.carried(record), known=known
-            )
-            intake.collect(rows, results, origin, "normalize", pipeline.names, pipeline.partitions, now)
+            origin: Origin = {"topic": topic, "partition": partition, "offset": record.offset}
+            results = results_of(record, inlet, record_time(record, now), origin, known)
+            intake.collect(rows, results, origin, "normalize", names, pipeline.partitions, now)
         await pipeline.write(rows, batch.generation)
         self._enter(batch.generation)
         self._reached[batch.tp] = lowest(batch, now)

@@ -6,6 +6,7 @@ Read in this order:
     formats/       other people's formats -> Draft, as tables
     reading.py     a source's own filter and map; CloudEvents envelopes
     schemas.py     Avro, Protobuf and JSON Schema -> JSON, by what registry.py fetches
+    plain.py       a Draft as programs write it, read and checked at once
     normalize.py   Draft -> Event or a refusal: validate, hash (identity.py), never clear personal data after it (redaction.py)
     keys.py        which copies are one conversion, and in which partition they meet
     dedup.py       hold, merge (merge.py), once per key; time is in the log (clock.py)

@@ -4,13 +4,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
-import orjson
 import structlog
 from prometheus_client import Counter
 
 from app import keys, metrics
 from app.dead_letter import DeadLetter
-from app.events import CANONICAL_NAMES, Event, Origin
+from app.events import CANONICAL_NAMES, Origin
 from app.formats import Ignored
 from app.normalize import Normalized, Result
 from app.topics import Names
@@ -36,23 +35,19 @@ def _copies(name: str, source: str) -> Counter:
     return metrics.COPIES.labels(name, source)
 
 
-def event_row(event: Event, names: Names, partitions: int, now: int) -> tuple[tuple[str, int], Row]:
-    where = names.events, keys.partition(keys.conversion_id(event), partitions)
-    return where, (keys.key(event), orjson.dumps(event), now)
-
-
 def collect(
     rows: Rows, results: Iterable[Result], origin: Origin, stage: str, names: Names, partitions: int, now: int
 ) -> None:
     """Add the rows of these results to `rows`."""
     for result in results:
         if isinstance(result, Normalized):
-            where, row = event_row(result.event, names, partitions, now)
-            rows[where].append(row)
-            _copies(label(result.event["event_name"]), result.event["source"]).inc()
-            if "labels" in result.event:
+            event = result.event
+            p = keys.partition(keys.conversion_id(event), partitions)
+            rows[names.events, p].append((keys.key(event), result.json, now))
+            _copies(label(event["event_name"]), event["source"]).inc()
+            if "labels" in event:
                 for one in LABELS:
-                    if one in result.event["labels"]:
+                    if one in event["labels"]:
                         metrics.LABELLED.labels(one).inc()
             for field, reason in result.drops:
                 metrics.FIELDS_DROPPED.labels(field, reason).inc()

@@ -62,6 +62,28 @@ def is_of_a_person(found: Address) -> bool:
     return not any(found in network for network in _NOT_A_PERSON[found.version])
 
 
+#: First bytes of IPv4 addresses of which some may say nothing.
+_CLOSER = frozenset(
+    first for network in _NOT_A_PERSON[4] for first in range(network[0].packed[0], network[-1].packed[0] + 1)
+)
+
+
+def of_the_internet(text: str) -> str:
+    """An address that may surely be a person's, in its usual spelling, in a tenth of the time that parsing takes. Empty for all
+    other texts: parse those.
+    """
+    six = ":" in text
+    family = socket.AF_INET6 if six else socket.AF_INET
+    try:
+        packed = socket.inet_pton(family, text)
+        usual = socket.inet_ntop(family, packed)
+    except (OSError, ValueError):
+        return ""
+    if six:
+        return usual if packed[0] >> 5 == 1 else ""  # 2000::/3, global unicast
+    return usual if usual == text and packed[0] not in _CLOSER else ""
+
+
 def client(remote: str, forwarded: Iterable[str], trusted: Collection[Network]) -> str:
     """The first address, from our side, that is no trusted proxy's; the farthest, where all are. Empty where something stands there
     that is no address.

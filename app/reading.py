@@ -70,6 +70,8 @@ AS_IT_IS = Rules()
 
 def rules(mapping: Mapping[str, str], keep: str | None) -> Rules:
     """Of a source's `map` and `filter`, both of which have passed `mistakes`."""
+    if not mapping and keep is None:
+        return AS_IT_IS
     fields = [(place, expression) for place, expression in mapping.items() if "[]" not in place]
     members: dict[str, list[tuple[str, str]]] = {}
     for place, expression in mapping.items():
@@ -125,7 +127,7 @@ def opened(body: Any, carried: Carried) -> tuple[Any, Carried]:
 
 def draft(one: Any, format_name: str, rules: Rules, carried: Carried) -> Json | Ignored:
     """One event in our own shape, unchecked. Raises BadEvent."""
-    if rules.filter is None and not rules.fields and not rules.lists:
+    if rules is AS_IT_IS:
         return formats.draft(format_name, one)
     said = {"_key": carried.key, "_headers": carried.headers, "_timestamp": carried.timestamp, "_value": one}
     scope = {**one, **said} if isinstance(one, Mapping) else said

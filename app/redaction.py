@@ -109,26 +109,31 @@ def _encoded(codes: str) -> str:
 
 
 #: What people put between the digits of a number; a plus is a space in a query.
-_SPACE = rf"(?:[ .()/+\-\u00a0\u2007\u2009\u202f\u2010-\u2015]|{_encoded('20|28|29|2[bdef]')}|%c2%a0)"
+_PLAIN_SPACE = r"[ .()/+\-\u00a0\u2007\u2009\u202f\u2010-\u2015]"
+_SPACE = rf"(?:{_PLAIN_SPACE}|{_encoded('20|28|29|2[bdef]')}|%c2%a0)"
 #: Behind a digit these belong to a number: a time, a version, an amount.
 _LEFT = rf"(?:(?<![\w-])(?<!\d[.,:])|(?<=%{_HEX}{_HEX}))"
 _RIGHT = rf"(?!{_SPACE}{{0,2}}\d|[^\W_]|-\w)"
 _NUMBER = re.compile(
+    r"(?=[+\uff0b%(\d])(?:"  # half of the time: nothing else begins one
     rf"(?P<plus>(?:(?<![^\W_])[+\uff0b]|{_encoded('2b')}){_SPACE}{{0,2}}(?:{_SPACE}{{0,3}}\d){{7,17}}(?!\d))"
     rf"|(?P<card>{_LEFT}[2-6]\d{{3}}(?:(?:[ +-]|%20)?\d){{11,15}}{_RIGHT})"
     rf"|(?P<ssn>{_LEFT}(?!000|666|9)\d{{3}}-(?!00)\d\d-(?!0000)\d{{4}}{_RIGHT})"
     rf"|(?P<exit>{_LEFT}00{_SPACE}{{0,2}}[1-9](?:{_SPACE}{{0,3}}\d){{6,16}}{_RIGHT})"
     rf"|(?P<area>{_LEFT}\(\d{{2,5}}\){_SPACE}?\d{{3,5}}{_SPACE}?\d{{2,5}}(?:{_SPACE}?\d{{2,4}})?{_RIGHT})"
     rf"|(?P<trunk>{_LEFT}\(?0\d(?:{_SPACE}{{0,3}}\d){{7,10}}{_RIGHT})"
-    rf"|(?P<nanp>{_LEFT}(?:1{_SPACE}{{1,2}})?[2-9]\d\d{_SPACE}{{1,2}}\d{{3}}{_SPACE}\d{{4}}{_RIGHT})",
+    rf"|(?P<nanp>{_LEFT}(?:1{_SPACE}{{1,2}})?[2-9]\d\d{_SPACE}{{1,2}}\d{{3}}{_SPACE}\d{{4}}{_RIGHT}))",
     re.IGNORECASE,
 )
 #: Nor is a row of fewer than 15 of them, unless it begins with a zero: without any of this there is none of these, either.
 _GROUPED = re.compile(
     rf"[+\uff0b%(\d](?:(?<=[+\uff0b%(])|(?<=0)(?<![\w-]0)|(?<=\d)(?:\d{{14}}|{_SPACE}{{1,2}}\d))", re.IGNORECASE
 )
+#: The same, where nothing is encoded, and no plus and no parenthesis is before a digit.
+_PLAINLY_GROUPED = re.compile(rf"\d(?:(?<=0)(?<![\w-]0)|\d{{14}}|{_PLAIN_SPACE}{{1,2}}\d)")
 #: What every number with its country begins with; most ids have none.
 _MAY_BE_WITH_COUNTRY = re.compile(r"[+\uff0b%0](?:(?<=[+\uff0b%])|(?<=0)(?<![\w-]0)0)")
+_PLAINLY_WITH_EXIT_CODE = re.compile(r"00(?<![\w-]00)")
 _DIGITS = re.compile(r"\d(?:[^\dg-zG-Z]{0,9}\d){7}")  # fewer are none of these, and this is quickly seen
 _IBAN = re.compile(
     r"[A-Z](?<![^\W_][A-Z])[A-Z]\d\d(?:(?:[ +]|%20)?[A-Z0-9]{4}){2,7}(?:(?:[ +]|%20)?[A-Z0-9]{1,3})?(?![^\W_])"
@@ -170,18 +175,20 @@ _OPENLY = re.compile(
 )
 
 
-def clean(texts: Iterable[str], ids: Iterable[str] = ()) -> bool:
-    """Is it sure that `masked` leaves all these texts as they are, and `of_an_id` these ids? One look for all of them.
+def clean(texts: Iterable[str], ids: Iterable[str] = (), pages: Iterable[str] = ()) -> bool:
+    """Is it sure that `masked` leaves all these texts as they are, and `of_an_id` these ids? One look for all of them. `pages` are
+    of `plain_page`: that leaves them as they are, too.
 
     If not, each has to be asked about. Texts of a shop are many and short, and nothing is in most of them.
     """
     told = "\n".join([text for text in texts if len(text) > 8 or not text.isalnum()])  # of a word, nothing can be
     named = "\n".join(ids)
-    if _OPENLY.search(told) or _OPENLY.search(named) or ("00" in named and _MAY_BE_WITH_COUNTRY.search(named)):
+    if _OPENLY.search(f"{told}\n{named}") or ("00" in named and _PLAINLY_WITH_EXIT_CODE.search(named)):
         return False
-    if (_DIGITS.search(told) and _GROUPED.search(told) and _NUMBER.search(told)) or _IBAN.search(told):
+    told = "\n".join((told, *pages))
+    if (_PLAINLY_GROUPED.search(told) and _DIGITS.search(told) and _NUMBER.search(told)) or _IBAN.search(told):
         return False
-    return not (_may_hide(told) or _may_hide(named))
+    return not _may_hide(f"{told}\n{named}")
 
 
 def masked(text: str) -> str:
@@ -376,6 +383,8 @@ def _behind(token: str) -> str:
     if "%" in token:
         token = re.sub("%2b", "+", re.sub("%2f", "/", token, flags=re.IGNORECASE), flags=re.IGNORECASE)
     bare = token.replace("_", "/").replace("-", "+").rstrip("=")
+    if len(bare) % 4 == 1:
+        return ""
     try:
         raw = binascii.a2b_base64(bare + "=" * (-len(bare) % 4))
     except ValueError:  # also for a long s and others that pass for letters of ASCII where case is ignored
@@ -396,6 +405,29 @@ def page(url: str, kept: PageUrl, how: Redact) -> str:
     may as well be an e-mail address, of which the host is a part.
     """
     return _page(url, kept, how) if len(url) <= 500 else _page.__wrapped__(url, kept, how)
+
+
+#: Without any of these, and without a person's parameters, nothing is in an address that `clean` would not see.
+_ODD_PAGE = re.compile('[@\uff20\ufe6b%\\\\+\uff0b("]|&(?:#|[cC][oO][mM])')
+
+
+def plain_page(url: str) -> str | None:
+    """What is behind the origin of such an address, for `clean` to look at: if that finds nothing, `page` leaves all of it as it is
+    where the full address is kept. None for others.
+    """
+    if _ODD_PAGE.search(url):
+        return None
+    begin = _ORIGIN.match(url)
+    rest = url[begin.end() :] if begin else url
+    if (begin and not _plain_origin(begin[0])) or ("=" in rest and any(map(_called, _NAME.findall(f"?{rest}")))):
+        return None
+    # an empty query or fragment is not kept
+    return None if rest.endswith(("?", "#")) or "?#" in rest else rest
+
+
+@lru_cache(maxsize=1024)
+def _plain_origin(origin: str) -> bool:
+    return masked(origin) == origin
 
 
 @lru_cache(maxsize=4096)

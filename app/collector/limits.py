@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from aiohttp import web
@@ -81,6 +81,12 @@ class Buckets:
         return min(float(self._burst), tokens + (self._clock() - since) * self._rate)
 
 
+Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Directly = Callable[[web.BaseRequest], Awaitable[web.StreamResponse | None]]
+#: What an application answers before it looks for a route; None: look for one.
+DIRECTLY: web.AppKey[Directly] = web.AppKey("directly")
+
+
 async def runner(app: web.Application) -> web.AppRunner:
     """Set up, for a site to be started. No access log: keys can be in it. Idle connections do not hold up the stop."""
     quiet = logging.getLogger("app.collector.http")  # of requests that are none it would tell in many lines, each time
@@ -91,7 +97,17 @@ async def runner(app: web.Application) -> web.AppRunner:
     await made.setup()
     assert made.server is not None
     made.server.__class__ = _Server
+    if DIRECTLY in app:
+        made.server.request_handler = _first(app[DIRECTLY], made.server.request_handler)
     return made
+
+
+def _first(directly: Directly, handle: Handle) -> Handle:
+    async def one(request: web.BaseRequest) -> web.StreamResponse:
+        answer = await directly(request)
+        return await handle(request) if answer is None else answer
+
+    return one
 
 
 class _Server(web.Server):

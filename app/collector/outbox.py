@@ -12,16 +12,17 @@ have joined in time, and one that comes first gets a whole window from the log's
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from app import acls, bus, clock, metrics, topics
+from app.collector.lanes import Lanes, Parcel
 from app.collector.spool import Entry, Spool
 from app.errors import CapistreamError, Unavailable
-from app.intake import Rows
+from app.intake import Rows, new_rows
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -46,6 +47,7 @@ class Outbox:
         collector = settings.collector
         self._spool = Spool(collector.spool, collector.spool_size) if collector.spool else None
         self._producer: AIOKafkaProducer | None = None
+        self._lanes: Lanes | None = None
         self._away = False  # Kafka did not take what the spool has
         self._begun = False
         self._filled = asyncio.Event()
@@ -83,10 +85,9 @@ class Outbox:
         """Has Kafka all of it, or the disk?"""
         if not any(rows.values()):
             return True
-        entries = [(topic, p, row) for (topic, p), some in rows.items() for row in some]
         if self._spool is None:
-            return not await self._send(entries, KAFKA_PATIENCE)
-        if not self._known_away and not await self._send(entries, SPOOL_AFTER):
+            return not await self._send(rows, KAFKA_PATIENCE)
+        if not self._known_away and not await self._send(rows, SPOOL_AFTER):
             return True
         if not self._away:
             log.warning("collector.spools")
@@ -120,7 +121,6 @@ class Outbox:
         # Not idempotent: a repeated or reordered copy changes nothing after dedup, and such a producer survives an outage.
         producer = bus.of(self._settings).producer(
             acks="all",
-            linger_ms=2,
             max_batch_size=256 * 1024,
             request_timeout_ms=int(KAFKA_PATIENCE * 1000),
             # longer than this between two looks for a lost broker, and copies would come later than the log's clock allows for
@@ -131,7 +131,7 @@ class Outbox:
         except BaseException:
             await producer.stop()
             raise
-        self._producer = producer
+        self._producer, self._lanes = producer, Lanes(producer)
 
     async def _connect_at_last(self) -> None:
         while self._producer is None:
@@ -143,28 +143,20 @@ class Outbox:
                 log.warning("kafka.awaited", why=str(exc))
                 await asyncio.sleep(AGAIN)
 
-    async def _send(self, entries: Sequence[Entry], patience: float) -> list[Entry]:
+    async def _send(self, rows: Rows, patience: float) -> Rows:
         """Those that Kafka did not acknowledge in time. Some of them may arrive nevertheless."""
-        producer = self._producer
-        if producer is None:
-            return list(entries)
-        sent: list[asyncio.Future[object]] = []
+        if self._lanes is None:
+            return rows
+        parcels = {place: self._lanes.put(place, some) for place, some in rows.items() if some}
+        # cheaper than `asyncio.timeout`, of which every request would need one
+        timer = asyncio.get_running_loop().call_later(patience, _give_up, parcels.values())
         try:
-            async with asyncio.timeout(patience):
-                # enqueued in order and then awaited together: the producer makes batches of what is there
-                for topic, partition, (key, value, timestamp) in entries:
-                    sent.append(
-                        await producer.send(topic, partition=partition, key=key, value=value, timestamp_ms=timestamp)
-                    )
-                for one in sent:
-                    await one
-        except (KafkaError, TimeoutError) as exc:
-            if not self._away:
-                log.warning("collector.kafka_unavailable", error=repr(exc))
-            for one in sent:
-                one.cancel()  # nobody waits for it
-            return [entry for entry, one in zip(entries, _acknowledged(sent, len(entries)), strict=True) if not one]
-        return []
+            refused = {place: why for place, parcel in parcels.items() if (why := await parcel.done) is not None}
+        finally:
+            timer.cancel()
+        if refused and not self._away:
+            log.warning("collector.kafka_unavailable", error=repr(next(iter(refused.values()))))
+        return {place: rows[place] for place in refused}
 
     # -- from the spool to Kafka
 
@@ -192,7 +184,8 @@ class Outbox:
     async def _drain_all(self, entries: list[Entry]) -> None:
         while entries:
             some = FIRST if self._away else MANY
-            left = await self._send(entries[:some], KAFKA_PATIENCE)
+            refused = await self._send(_of(entries[:some]), KAFKA_PATIENCE)
+            left = [(*place, row) for place, rows in refused.items() for row in rows]
             taken = min(some, len(entries)) - len(left)
             metrics.SPOOLED.labels("drained").inc(taken)
             entries = left + entries[some:]
@@ -210,10 +203,17 @@ class Outbox:
             if not self._away and (told or self._oldest is not None):
                 now, told = int(time.time() * 1000), self._oldest is not None
                 row = (None, clock.told_by_spool(self._spool.name, self._oldest, now), now)
-                await self._send([(topic, 0, row)], SPOOL_AFTER)
+                await self._send({(topic, 0): [row]}, SPOOL_AFTER)
             await asyncio.sleep(TELL)
 
 
-def _acknowledged(sent: Iterable["asyncio.Future[object]"], count: int) -> list[bool]:
-    known = [one.done() and not one.cancelled() and one.exception() is None for one in sent]
-    return known + [False] * (count - len(known))
+def _give_up(parcels: Iterable[Parcel]) -> None:
+    for parcel in parcels:
+        parcel.end(TimeoutError())
+
+
+def _of(entries: Iterable[Entry]) -> Rows:
+    rows = new_rows()
+    for topic, partition, row in entries:
+        rows[topic, partition].append(row)
+    return rows

@@ -19,6 +19,7 @@ import asyncio
 import base64
 import hmac
 import ipaddress
+import itertools
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -28,14 +29,14 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from app import erasure, forget, formats, intake, loop, metrics, proxies, topics, traffic
+from app import erasure, forget, formats, intake, loop, metrics, plain, proxies, topics, traffic
 from app.collector import clients, cookies, cors, limits, openapi, routes
 from app.collector.door import Taken, as_json, problem
 from app.collector.outbox import Outbox
 from app.collector.pixel import Script
 from app.collector.tee import Tee
 from app.errors import BadEvent
-from app.events import Json, Origin
+from app.events import Event, Json, Origin
 from app.normalize import Inlet, Normalized, Refused, Result, normalize, parse, wanted_variants
 from app.renewed import Renewed
 from app.settings import Settings
@@ -46,6 +47,7 @@ log = structlog.get_logger()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 RETRY_AFTER = "5"  # seconds
+_OURS = "an error of ours; it is in the log"
 _CLIENT = web.RequestKey("client", str)  # the address that a request comes from
 
 
@@ -80,6 +82,8 @@ class Collector:
         ]
         self._buckets = limits.Buckets(settings.collector.rate, settings.collector.burst)
         self._outbox = Outbox(settings)
+        # ids of requests: nobody else's, and nobody need be kept from guessing them
+        self._process, self._numbers = secrets.token_hex(8), itertools.count(1)
 
     def application(self) -> web.Application:
         app = web.Application(
@@ -105,6 +109,7 @@ class Collector:
                 app.router.add_get(path, handlers[does], allow_head=does != "gtag")
             else:
                 app.router.add_post(path, handlers[does])
+        app[limits.DIRECTLY] = self._directly
         app.cleanup_ctx.append(self._kafka)
         app.cleanup_ctx.append(tee.run)
         return app
@@ -166,6 +171,31 @@ class Collector:
         return web.Response(text="ready\n")
 
     # -- one request
+
+    async def _directly(self, request: web.BaseRequest) -> web.Response | None:
+        """To a server's plain events (app/plain.py) with its key in a header: the answer of our own route, without the way there.
+        None for all other requests.
+        """
+        content, headers = request.content, request.headers
+        if request.raw_path != self.settings.collector.routes.own or request.method != "POST":
+            return None
+        if "Origin" in headers or "Expect" in headers or not content.is_eof() or content.exception() is not None:
+            return None
+        key = self._key(request, None)
+        if key is None or not key.secret or content.total_bytes > self.settings.collector.max_body:
+            return None
+        try:
+            body = plain.read(await request.read())
+            if body is None:
+                return None
+            rows, said = self._rows(self.take(body, key.site, "capistream", None))
+            del body  # as below
+            return await self._written(rows, said)
+        except ConnectionError:
+            raise
+        except Exception:
+            log.exception("collector.failed", route="own")
+            return problem(500, "failed", "", _OURS)
 
     async def _take(
         self, request: web.Request, format_name: str, call: str | None, *, servers_only: bool = False
@@ -229,7 +259,7 @@ class Collector:
         self._buckets.charge(self._client(request), events)
 
     def take(self, body: Any, site: str, format_name: str, browser: web.Request | None) -> Taken:
-        received, request = int(time.time() * 1000), secrets.token_hex(16)
+        received, request = int(time.time() * 1000), f"{self._process}{next(self._numbers):016x}"
         visitor = None
         if browser is None:
             inlet = self._inlet(site, format_name)
@@ -279,9 +309,9 @@ class Collector:
             self._streams,
         )
         with_ids = iter(events)
-        return [replace(one, event=next(with_ids)) if isinstance(one, Normalized) else one for one in results], found
+        return [_of(one, next(with_ids)) if isinstance(one, Normalized) else one for one in results], found
 
-    def _key(self, request: web.Request, body: Any) -> _Key | None:
+    def _key(self, request: web.BaseRequest, body: Any) -> _Key | None:
         scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
         given = ""
         if scheme.lower() == "basic":
@@ -386,7 +416,11 @@ class Collector:
             raise  # whoever asked is gone
         except Exception:
             log.exception("collector.failed", route=request.match_info.route.name)
-            return problem(500, "failed", "", "an error of ours; it is in the log")
+            return problem(500, "failed", "", _OURS)
+
+
+def _of(result: Normalized, event: Event) -> Normalized:
+    return result if event is result.event else replace(result, event=event)
 
 
 async def serve(settings: Settings, *, share_port: bool = False) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 from app.events import Json
 from app.formats import capistream, ga4, gtag, mapped, meta, segment
-from app.formats._table import NOT_AN_ID, Ignored, order_id
+from app.formats._table import NOT_AN_ID, Ignored, as_json, order_id
 
-__all__ = ["FORMATS", "NOT_AN_ID", "Ignored", "draft", "order_id", "split"]
+__all__ = ["FORMATS", "NOT_AN_ID", "Ignored", "as_json", "draft", "order_id", "split"]
 
 FORMATS: dict[str, ModuleType] = {
     "capistream": capistream,

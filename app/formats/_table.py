@@ -60,14 +60,21 @@ class Reader:
 
 def spread(shared: Json, ones: list[Any]) -> list[Any]:
     """Each event with what the body says once for all of them. Raises BadEvent where that is far more than was sent."""
-    if shared:
-        try:
-            size = len(orjson.dumps(shared))
-        except orjson.JSONEncodeError:
-            raise BadEvent("too_deep", "", "nested too deeply") from None
-        if size * len(ones) > MAX_SPREAD:
-            raise BadEvent("too_large", "", "too much is said once for too many events")
+    if shared and len(as_json(shared)) * len(ones) > MAX_SPREAD:
+        raise BadEvent("too_large", "", "too much is said once for too many events")
     return [{**shared, **one} if isinstance(one, Mapping) else one for one in ones]
+
+
+def as_json(value: Any, option: int = 0) -> bytes:
+    """JSON of an event or a part of it. Raises BadEvent."""
+    try:
+        return orjson.dumps(value, option=option)
+    except orjson.JSONEncodeError as exc:  # which is TypeError itself: around nothing but this
+        if str(exc).startswith("Recursion"):
+            raise BadEvent("too_deep", "", "nested too deeply") from None
+        raise BadEvent(
+            "not_json", "", "holds what JSON cannot say, such as a whole number of more than 64 bits"
+        ) from None
 
 
 def an_id(value: Any) -> bool:

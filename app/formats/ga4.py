@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from app.events import Json
-from app.formats._table import Ignored, Reader, Table, an_id, items, obj, order_id, put, rest, spread, text
+from app.formats._table import Ignored, Reader, Table, an_id, as_json, items, obj, order_id, put, rest, spread, text
 
 EVENT_NAMES: dict[str, str] = {}  # our names are GA4's
 
@@ -120,6 +120,6 @@ def _fall_back(one: Mapping[str, Any], result: Json) -> None:
     if of_order := order_id(result["event_name"], result.get("commerce", {})):
         result["event_id"] = of_order
     elif "time" in result:
-        content = orjson.dumps(one, option=orjson.OPT_SORT_KEYS)
+        content = as_json(one, orjson.OPT_SORT_KEYS)
         result["event_id"] = "ga4-" + hashlib.sha256(content).hexdigest()[:32]
         result["pairs"] = False

@@ -21,7 +21,7 @@ import orjson
 from app.errors import BadEvent
 from app.events import SIGNALS, Json
 from app.formats import ga4
-from app.formats._table import Ignored, Table, an_id, at, obj, put, text
+from app.formats._table import Ignored, Table, an_id, as_json, at, obj, put, text
 from app.signals import Unreadable, google
 
 EVENT_NAMES: dict[str, str] = {}  # our names are GA4's
@@ -188,6 +188,6 @@ def _fall_back(one: Mapping[str, str], result: Json) -> None:
     if result["event_name"] in ("purchase", "refund") and an_id(order):
         result["event_id"] = order
     else:
-        content = orjson.dumps(one, option=orjson.OPT_SORT_KEYS)
+        content = as_json(one, orjson.OPT_SORT_KEYS)
         result["event_id"] = "gtag-" + hashlib.sha256(content).hexdigest()[:32]
         result["pairs"] = False

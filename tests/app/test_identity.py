@@ -398,6 +398,54 @@ def test_a_number_that_needs_no_parsing_is_what_parsing_makes_of_it(code, nation
         assert identity._as_e164(text, "DE") == text
 
 
+@settings(max_examples=200)
+@given(
+    country=st.sampled_from(["AT", "AU", "CH", "DE", "ES", "FR", "GB", "IE", "IN", "IT", "NL", "SE", "TR", "US", "ZA"]),
+    before=st.sampled_from(["", "", "0", "0", "1", "00", "49"]),
+    changed=st.lists(st.tuples(st.integers(0, 11), st.sampled_from("0123456789 ().-/"))),
+)
+def test_a_number_of_home_that_needs_no_parsing_is_what_parsing_makes_of_it(country, before, changed):
+    example = phonenumbers.example_number(country)
+    assert example
+    digits = [*str(example.national_number)]
+    for place, sign in changed:
+        digits[place % len(digits)] = sign
+    text = before + "".join(digits).strip()
+    if found := identity._of_home(text, country):
+        assert found == identity._as_e164(text, country)
+
+
+@pytest.mark.parametrize(
+    ("text", "country", "e164"),
+    [
+        ("(650) 253-0000", "US", "+16502530000"),
+        ("030/1234567", "DE", "+49301234567"),
+        ("07400 123456", "GB", "+447400123456"),
+        ("612 34 56 78", "ES", "+34612345678"),
+    ],
+)
+def test_most_numbers_of_home_need_no_parsing(text, country, e164):
+    assert identity._of_home(text, country) == e164
+
+
+@pytest.mark.parametrize(
+    ("text", "country"),
+    [
+        ("1 650 253 0000", "US"),
+        ("555-0100", "US"),
+        ("011 49 30 1234567", "US"),
+        ("0049301234567", "DE"),
+        ("06 1234 5678", "IT"),
+        ("650 253 0000 ext. 5", "US"),
+        ("650 253 0000", ""),
+        ("4165550100", "CA"),
+        ("٠٣٠١٢٣٤٥٦٧", "DE"),
+    ],
+)
+def test_others_of_home_do(text, country):
+    assert identity._of_home(text, country) == ""
+
+
 @pytest.mark.parametrize("text", ["+4930123456", "+15550100199", "+447700900123", "+33612345678", "+5511912345678"])
 def test_most_numbers_need_no_parsing(text):
     assert identity._is_e164(text)

@@ -3,7 +3,7 @@
 import ipaddress
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app import proxies
@@ -49,3 +49,47 @@ def test_nobody_can_claim_to_be_somebody_else(claimed, own):
 )
 def test_whoever_has_an_ipv6_address_has_a_whole_network(address, expected):
     assert proxies.neighbourhood(address) == expected
+
+
+ADDRESSES = (
+    st.ip_addresses().map(str)
+    | st.ip_addresses(v=6).map(lambda found: found.exploded)
+    | st.from_regex(r"[23][0-9a-f]{3}(:0|:[0-9a-f]{1,4}){7}|[0-9.]{7,15}|[0-9a-fA-F:.]{2,30}", fullmatch=True)
+)
+
+
+@given(ADDRESSES)
+@example("2001:DB8::1")
+@example("2001:0:0:1:0:0:0:1")
+@example("2001:db8:0:1:1:1:1:1")
+@example("172.32.0.1")
+@example("01.2.3.4")
+@example("::ffff:203.0.113.7")
+def test_an_address_that_needs_no_parsing_is_what_parsing_makes_of_it(text):
+    if found := proxies.of_the_internet(text):
+        parsed = ipaddress.ip_address(text)
+        assert (found, True) == (str(parsed), proxies.is_of_a_person(parsed))
+
+
+@pytest.mark.parametrize("text", ["203.0.113.7", "2001:db8::1", "2a00:1450:4001:82a::200e"])
+def test_most_addresses_need_no_parsing(text):
+    assert proxies.of_the_internet(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "10.0.0.1",
+        "192.168.0.1",
+        "203.0.113.7:80",
+        "::1",
+        "fe80::1",
+        "fe80::1%eth0",
+        "::ffff:203.0.113.7",
+        "\0",
+    ],
+)
+def test_others_do(text):
+    assert proxies.of_the_internet(text) == ""

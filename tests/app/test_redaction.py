@@ -185,6 +185,27 @@ def test_one_look_for_all_of_an_event_finds_what_a_look_at_each_does(texts, ids)
         assert not any(map(in_an_id, ids))
 
 
+@settings(max_examples=300)
+@given(
+    st.sampled_from(("https://shop.example.com", "https://ada@shop.example", "HTTPS://YWRhQGV4YW1wbGUuY29t", "")),
+    st.lists(PARTS | st.sampled_from(("?", "#", "&", "/", "utm_source=", "p/58380011")), max_size=6).map("".join),
+)
+def test_an_address_that_the_one_look_passes_is_left_as_it_is(origin, rest):
+    url = origin + rest
+    seen = redaction.plain_page(url)
+    if seen is not None and redaction.clean([], [], [seen]):
+        assert redaction.page(url, "full", "mask") == redaction.page(url, "full", "drop") == url
+
+
+def test_most_addresses_are_passed_by_the_one_look():
+    for url in (
+        "https://shop.example.com/p/58380011?utm_source=news&gclid=Cj0K-x_y#top",
+        "/p/1",
+        "https://shop.example",
+    ):
+        assert redaction.clean([], [], [redaction.plain_page(url) or "@"])
+
+
 @settings(max_examples=150)
 @given(st.lists(PARTS, max_size=5).map("".join).filter(lambda text: "%" not in text))
 def test_no_token_and_no_parameter_is_passed_over_by_the_quick_look_before(text):

@@ -124,3 +124,11 @@ def test_a_text_or_number_can_be_an_id(value):
 )
 def test_what_broken_clients_send_is_no_id(value):
     assert not _table.an_id(value)
+
+
+@pytest.mark.parametrize("value", [2**70, b"x", {1: 2}])
+def test_what_json_cannot_say_is_not_called_too_deep(value):
+    with pytest.raises(BadEvent) as refused:
+        formats.as_json({"x": value})
+
+    assert refused.value.reason == "not_json"
