@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import orjson
 import structlog
 
 from app import consent, mapping, merge, routing
@@ -94,11 +93,12 @@ def _encoded(name: str, event: Event, settings: Destination, sink: Sink, platfor
         if isinstance(found, Skip):
             return Prepared(platform_name, Final("skipped", found.reason))
         if settings.map:
-            found = replace(found, body=mapping.mapped(found.body, event, settings.map))
-            if wrong := misfit(found.body, sink.fields):
+            body = mapping.mapped(found.body, event, settings.map)
+            if wrong := misfit(body, sink.fields):
                 # the platform could refuse all events of its request for it
                 return Prepared(platform_name, Final("rejected", "map_misfit", wrong))
-        return Prepared(platform_name, found, len(orjson.dumps(found.body)) + 1)
+            found = found.with_body(body)
+        return Prepared(platform_name, found, len(found.json) + 1)
     except BadExpression as exc:
         return Prepared(platform_name, Final("rejected", "bad_map", str(exc)))
     except Exception as exc:  # a mistake of the sink, for one event: it must not hold up the others

@@ -49,15 +49,54 @@ class Limits:
         return self.max_age_by_source.get(source, self.max_age)
 
 
-@dataclass(frozen=True)
 class Payload:
-    """One event as the platform wants it."""
+    """One event as the platform wants it.
 
-    event_id: str
-    body: dict[str, Any]  # JSON: what stands for this event in the request
-    group: tuple[str, ...] = ()  # what must be equal in one request beside the destination
-    dedup_window: int | None = None  # seconds, where this event differs from the platform's `Limits.dedup_window`
-    overhead: int = 1024  # bytes of its request's body around the events, where a group has much in common
+    What stands for it in a request is a JSON object, and is kept as that: written once, for its size, the request and what is kept
+    of that. `body` reads it. Nothing here changes.
+    """
+
+    __slots__ = ("dedup_window", "event_id", "group", "json", "overhead")
+
+    def __init__(
+        self,
+        event_id: str,
+        body: Json | bytes,  # bytes are JSON already
+        group: tuple[str, ...] = (),  # what must be equal in one request beside the destination
+        dedup_window: int | None = None,  # seconds, where this event differs from the platform's `Limits.dedup_window`
+        overhead: int = 1024,  # bytes of its request's body around the events, where a group has much in common
+    ) -> None:
+        self.event_id = event_id
+        self.json = body if isinstance(body, bytes) else orjson.dumps(body)
+        self.group = group
+        self.dedup_window = dedup_window
+        self.overhead = overhead
+
+    @property
+    def body(self) -> Json:
+        found: Json = orjson.loads(self.json)
+        return found
+
+    def with_body(self, body: Json | bytes, group: tuple[str, ...] | None = None) -> "Payload":
+        group = self.group if group is None else group
+        return Payload(self.event_id, body, group, self.dedup_window, self.overhead)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Payload) and self._told() == other._told()
+
+    def __hash__(self) -> int:
+        return hash(self.event_id)
+
+    def __repr__(self) -> str:
+        return f"Payload{self._told()}"
+
+    def _told(self) -> tuple[Any, ...]:
+        return self.event_id, self.body, self.group, self.dedup_window, self.overhead
+
+
+def listed(batch: Sequence[Payload]) -> orjson.Fragment:
+    """The list of these events, for the body of a request."""
+    return orjson.Fragment(b"[" + b",".join([payload.json for payload in batch]) + b"]")
 
 
 @dataclass(frozen=True)
@@ -209,6 +248,7 @@ class Sink(ABC):
     proves_secret: bool = (
         True  # does the answer to `test_request` tell whether the secret is right? may hang on the settings
     )
+    lists_events: ClassVar[bool] = False  # is a request nothing but `listed` events, in what their group alone decides?
     check_share: float = 0.0  # part of the requests that `check` is for, too, 0 to 1; may hang on the settings
     scopes: tuple[str, ...] = ()  # of Google's OAuth, where `credentials` is a setting; may hang on the settings
     limits: Limits

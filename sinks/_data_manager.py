@@ -39,6 +39,7 @@ from sinks._base import (
     answered,
     hashed,
     left_open,
+    listed,
     one_for_all,
     person_ip,
     retry_after,
@@ -126,7 +127,7 @@ def ingest(
     """All events go to the one destination: they name none, which means each of the request."""
     body: Json = {
         "destinations": [destination],
-        "events": [payload.body for payload in batch],
+        "events": listed(batch),
         "encoding": "HEX",
         **({"validateOnly": True} if validate_only else {}),
     }

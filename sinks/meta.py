@@ -53,6 +53,7 @@ from sinks._base import (
     hashed,
     is_test,
     left_open,
+    listed,
     one_for_all,
     person_ip,
     retry_after,
@@ -236,6 +237,7 @@ class Meta(Sink):
         MatchKey("lead id", ("user_data.lead_id",), ("ids.lead_id",)),
     )
     Settings: ClassVar[type[Destination]] = Settings
+    lists_events: ClassVar[bool] = True
     variants: ClassVar[Mapping[str, str]] = {
         "email": "plain",
         "phone": "digits",
@@ -295,7 +297,7 @@ class Meta(Sink):
         return self._request(batch, secrets, self.settings.test_event_code if "test" in batch[0].group else None)
 
     def _request(self, batch: Sequence[Payload], secrets: Secrets, test_event_code: str | None) -> Request:
-        body: Json = {"data": [payload.body for payload in batch]}
+        body: Json = {"data": listed(batch)}
         if test_event_code:
             body["test_event_code"] = test_event_code
         if self.settings.app_secret:

@@ -48,6 +48,7 @@ from sinks._base import (
     answered,
     hashed,
     left_open,
+    listed,
     one_for_all,
     person_ip,
     retry_after,
@@ -213,6 +214,7 @@ class Pinterest(Sink):
         MatchKey("birth date", ("user_data.db",), ("user.birth_date",)),
     )
     Settings: ClassVar[type[Destination]] = Settings
+    lists_events: ClassVar[bool] = True
     variants: ClassVar[Mapping[str, str]] = {
         "email": "plain",
         "phone": "digits",
@@ -268,7 +270,7 @@ class Pinterest(Sink):
             "POST",
             f"{self.settings.endpoint}/v5/ad_accounts/{self.settings.ad_account_id}/events",
             {"Authorization": f"Bearer {secrets['access_token']}", "Content-Type": "application/json"},
-            orjson.dumps({"data": [payload.body for payload in batch]}),
+            orjson.dumps({"data": listed(batch)}),
         )
 
     def test_request(self, batch: Sequence[Payload], secrets: Secrets) -> Request:

@@ -50,6 +50,7 @@ from sinks._base import (
     hashed,
     is_test,
     left_open,
+    listed,
     one_for_all,
     person_ip,
     retry_after,
@@ -235,6 +236,7 @@ class TikTok(Sink):
     )
     counts_tests: ClassVar[bool] = True  # TikTok does not say that they do not
     Settings: ClassVar[type[Destination]] = Settings
+    lists_events: ClassVar[bool] = True
     variants: ClassVar[Mapping[str, str]] = {
         "email": "plain",
         "phone": "e164",  # with its plus; hashed without it, nobody is found
@@ -338,7 +340,7 @@ class TikTok(Sink):
             "event_source": event_source,
             "event_source_id": event_source_id,
             **({"test_event_code": test_event_code} if test_event_code else {}),
-            "data": [payload.body for payload in batch],
+            "data": listed(batch),
         }
         return Request(
             "POST",
@@ -548,7 +550,7 @@ def _named(answer: Json, batch: Sequence[Payload]) -> set[int]:
     named = {int(index) for index in _PLACE.findall(message)}
     if any(index >= len(batch) for index in named):
         return set()
-    if any(_PLACE.search(orjson.dumps(payload.body).decode()) for payload in batch):
+    if any(_PLACE.search(payload.json.decode()) for payload in batch):
         return set()
     return named
 

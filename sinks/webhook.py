@@ -40,6 +40,7 @@ from sinks._base import (
     Sink,
     Skip,
     left_open,
+    listed,
     one_for_all,
     retry_after,
 )
@@ -76,6 +77,7 @@ class Webhook(Sink):
     purpose = "other"
     names = {name: name for name in CANONICAL_NAMES}
     Settings = Settings
+    lists_events = True
     places = Places(
         "events",
         event_id="event_id",
@@ -103,7 +105,7 @@ class Webhook(Sink):
         return Payload(event["event_id"], body | {"event_name": name})
 
     def request(self, batch: Sequence[Payload], secrets: Secrets) -> Request:  # noqa: ARG002 (the secret signs)
-        body = orjson.dumps({"events": [payload.body for payload in batch]})
+        body = orjson.dumps({"events": listed(batch)})
         message_id = f"msg_{sha256(body).hexdigest()[:32]}"
         headers = {"Content-Type": "application/json", "webhook-id": message_id}
         return Request("POST", self.settings.endpoint, headers, body)

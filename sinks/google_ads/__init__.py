@@ -188,6 +188,7 @@ class GoogleAds(Sink):
     vendor = 755  # Google Advertising Products
     flags: ClassVar[frozenset[Flag]] = frozenset({"opt_out", "signals"})
     Settings: ClassVar[type[Destination]] = Settings
+    lists_events: ClassVar[bool] = True
     variants: ClassVar[Mapping[str, str]] = data_manager.VARIANTS
     # The same transaction id with another value replaces the value, in the order in which Google gets them: no event says
     # when it was changed, so there is no `lastUpdatedTimestamp`.
