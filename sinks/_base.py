@@ -347,12 +347,25 @@ def left_open(response: Response) -> bool:
     return 200 <= response.status < 300 or (response.status >= 500 and response.status != 503)
 
 
+#: Identifier -> the hash rule that a platform wants (app/identity.py), and its own name for it.
+HashedFields = Mapping[str, tuple[str, str]]
+
+
 def hashed(user: Mapping[str, Any], variants: Mapping[str, str]) -> dict[str, str]:
     """Pick the identifiers that a sink takes of a person, each in the variant it names, else as it was given."""
     return {
         name: digest
         for name, rule in variants.items()
-        if name in user and (digest := user[name].get(rule) or user[name].get("given"))
+        if (hashes := user.get(name)) and (digest := hashes.get(rule) or hashes.get("given"))
+    }
+
+
+def hashed_as(user: Mapping[str, Any], fields: HashedFields) -> dict[str, str]:
+    """The same under the platform's names."""
+    return {
+        theirs: digest
+        for ours, (rule, theirs) in fields.items()
+        if (hashes := user.get(ours)) and (digest := hashes.get(rule) or hashes.get("given"))
     }
 
 

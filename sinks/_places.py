@@ -1,7 +1,7 @@
 """Where somebody lives, as several platforms want it: states and ZIP codes of the USA, and hashes of places."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from app.events import User
@@ -24,6 +24,35 @@ def us_state(region: str) -> str:
     """Two lower-case letters, from a code (CA, US-CA) or a name; an empty text where it is neither."""
     text = letters_only(region.replace("-", " "), digits=True).removeprefix("us ")
     return text if re.fullmatch("[a-z]{2}", text) else _US_CODES.get(text, "")
+
+
+#: City, region, postal code and country -> what a platform wants of them, by its names; empty texts where it wants nothing.
+Writes = Callable[[str, str, str, str], Mapping[str, str]]
+
+_LONGEST = 200  # characters of a place; longer ones are no places, and not worth one in the cache
+
+
+def hashes_of_places(write: Writes, names: Mapping[str, str]) -> Callable[[User], dict[str, str]]:
+    """Where somebody lives as hashes, by the platform's names: many people live in one town, so most are known already.
+
+    What arrived as a hash stays one, unless it is told in clear, too; `names` are the platform's for city, region and postal code.
+    """
+
+    def make(*place: str) -> dict[str, str]:
+        return {name: sha256(text) for name, text in write(*place).items() if text}
+
+    known = lru_cache(maxsize=1 << 14)(make)
+
+    def of(user: User) -> dict[str, str]:
+        city, region = user.get("city", ""), user.get("region", "")
+        postal_code, country = user.get("postal_code", ""), user.get("country", "")
+        short = len(city) + len(region) + len(postal_code) < _LONGEST
+        found = (known if short else make)(city, region, postal_code, country)
+        if places := user.get("places"):
+            return {theirs: places[ours] for ours, theirs in names.items() if ours in places} | found
+        return found
+
+    return of
 
 
 def hashed_places(written: Mapping[str, str], user: User, names: Mapping[str, str]) -> dict[str, str]:
