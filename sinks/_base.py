@@ -8,6 +8,7 @@ way for every platform: batching, tokens, sending, retries, splitting, halts, re
 
 import ipaddress
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -360,13 +361,24 @@ def hashed(user: Mapping[str, Any], variants: Mapping[str, str]) -> dict[str, st
     }
 
 
-def hashed_as(user: Mapping[str, Any], fields: HashedFields) -> dict[str, str]:
-    """The same under the platform's names."""
+def hashed_lists(user: Mapping[str, Any], fields: HashedFields) -> dict[str, list[str]]:
+    """The same under the platform's names, each as a list of one."""
     return {
-        theirs: digest
+        theirs: [digest]
         for ours, (rule, theirs) in fields.items()
         if (hashes := user.get(ours)) and (digest := hashes.get(rule) or hashes.get("given"))
     }
+
+
+@lru_cache(maxsize=512)
+def currency_code(text: str) -> str:
+    """Three capital letters; an empty text for what is no currency."""
+    code = text.upper()
+    return code if re.fullmatch("[A-Z]{3}", code) else ""
+
+
+def is_blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def is_test(event: Event) -> bool:

@@ -32,24 +32,24 @@ Writes = Callable[[str, str, str, str], Mapping[str, str]]
 _LONGEST = 200  # characters of a place; longer ones are no places, and not worth one in the cache
 
 
-def hashes_of_places(write: Writes, names: Mapping[str, str]) -> Callable[[User], dict[str, str]]:
-    """Where somebody lives as hashes, by the platform's names: many people live in one town, so most are known already.
+def hashes_of_places(write: Writes, names: Mapping[str, str]) -> Callable[[User], dict[str, list[str]]]:
+    """Where somebody lives as lists of one hash, by the platform's names: many people live in one town, so most are known already.
 
     What arrived as a hash stays one, unless it is told in clear, too; `names` are the platform's for city, region and postal code.
     """
 
-    def make(*place: str) -> dict[str, str]:
-        return {name: sha256(text) for name, text in write(*place).items() if text}
+    def make(*place: str) -> dict[str, list[str]]:
+        return {name: [sha256(text)] for name, text in write(*place).items() if text}
 
     known = lru_cache(maxsize=1 << 14)(make)
 
-    def of(user: User) -> dict[str, str]:
+    def of(user: User) -> dict[str, list[str]]:
         city, region = user.get("city", ""), user.get("region", "")
         postal_code, country = user.get("postal_code", ""), user.get("country", "")
         short = len(city) + len(region) + len(postal_code) < _LONGEST
         found = (known if short else make)(city, region, postal_code, country)
         if places := user.get("places"):
-            return {theirs: places[ours] for ours, theirs in names.items() if ours in places} | found
+            return {theirs: [places[ours]] for ours, theirs in names.items() if ours in places} | found
         return found
 
     return of

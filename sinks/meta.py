@@ -51,7 +51,9 @@ from sinks._base import (
     Sink,
     Skip,
     answered,
-    hashed_as,
+    currency_code,
+    hashed_lists,
+    is_blank,
     is_test,
     left_open,
     listed,
@@ -375,18 +377,17 @@ def _pages(context: Context) -> Json:
 
 # user_data
 
-_NEITHER = sha256("n")  # a gender that Meta has no letter for
+_NEITHER = [sha256("n")]  # a gender that Meta has no letter for
 
 
 def _user_data(event: Event, external_id: str) -> Json:
     user, ids, context = event.get("user", {}), event.get("ids", {}), event.get("context", {})
-    hashes = hashed_as(user, HASHED)
-    if hashes.get("ge") == _NEITHER:
-        del hashes["ge"]
-    hashes |= _places(user)
+    found: Json = hashed_lists(user, HASHED)
+    if found.get("ge") == _NEITHER:
+        del found["ge"]
+    found |= _places(user)
     if external := _external_id(user.get("user_id", ""), external_id):
-        hashes["external_id"] = external
-    found: Json = {name: [one] for name, one in hashes.items()}
+        found["external_id"] = [external]
     if ip := person_ip(context.get("ip", "")):
         found["client_ip_address"] = ip
     if agent := context.get("user_agent", "").strip():
@@ -486,8 +487,7 @@ def _chosen(custom: Mapping[str, Scalar], names: Iterable[str]) -> Json:
 
 
 def _fits(key: str, value: Scalar) -> bool:
-    is_blank = isinstance(value, str) and not value.strip()
-    return not is_blank and FIELDS.get(f"custom_data.{key}", SCALAR).fits(value)
+    return not is_blank(value) and FIELDS.get(f"custom_data.{key}", SCALAR).fits(value)
 
 
 def _lead(event: Event, crm: str) -> Json:
@@ -499,13 +499,8 @@ def _lead(event: Event, crm: str) -> Json:
 
 def _money(commerce: Commerce) -> Json:
     """Both or neither: a value without a currency fails the request (100/2804023)."""
-    currency = commerce.get("currency", "").upper()
-    if "value" not in commerce or not _CURRENCY.fullmatch(currency):
-        return {}
-    return {"value": commerce["value"], "currency": currency}
-
-
-_CURRENCY = re.compile("[A-Z]{3}")
+    currency = currency_code(commerce.get("currency", ""))
+    return {"value": commerce["value"], "currency": currency} if currency and "value" in commerce else {}
 
 
 def _contents(commerce: Commerce, content_id: Literal["item_id", "variant"]) -> list[Json]:
