@@ -18,7 +18,6 @@ A row, by conversion key, JSON:
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -178,17 +177,19 @@ def discreet(payload: Payload, event: Event) -> Payload:
 
 def in_clear(event: Event) -> dict[str, str]:
     """What the event says of the person in clear, in lower case -> what stands for it."""
-    context, user = event.get("context", {}), event.get("user", {})
-    values = [context.get("user_agent"), user.get("city"), user.get("region"), user.get("postal_code")]
-    found = {value.lower(): LEFT_OUT for value in values if value}
-    if address := context.get("ip"):
-        found |= _addresses(address)
+    found: dict[str, str] = {}
+    if context := event.get("context"):
+        if agent := context.get("user_agent"):
+            found[agent.lower()] = LEFT_OUT
+        if address := context.get("ip"):
+            found[address.lower()] = short = cut(address)
+            if (written := person_ip(address)) not in ("", address):
+                found[written.lower()] = short
+    if user := event.get("user"):
+        for place in (user.get("city"), user.get("region"), user.get("postal_code")):
+            if place:
+                found[place.lower()] = LEFT_OUT
     return found
-
-
-@lru_cache(maxsize=1 << 14)  # each destination of an event asks
-def _addresses(address: str) -> Mapping[str, str]:
-    return {one.lower(): cut(address) for one in (address, person_ip(address)) if one}
 
 
 def _without_in_text(text: str, gone: Mapping[str, str]) -> str:
