@@ -114,9 +114,9 @@ def _asked(
             yield None
             continue
         method, url, body = _read(request)
-        parts = body.split(payload.json.decode())
-        frame = parts if lists and len(parts) == 2 else []
         yield method, url, body
+        parts = body.split(payload.json.decode()) if lists else []
+        frame = parts if len(parts) == 2 else []
 
 
 def _read(request: Request) -> _Asked:
@@ -211,21 +211,22 @@ def _without(body: bytes, gone: Mapping[str, str]) -> str:
     lower = text.lower()
     if "\\" in text or len(lower) != len(text):  # but for texts with such a sign, and where lower case has other places
         return _read_without(body, gone)
+    found: list[tuple[int, int, str]] = []  # begin, end, what stands for it
     for value, instead in gone.items():
         quoted = f'"{value}"'
         at = lower.find(quoted)
-        if at < 0:
-            continue
-        if value[0] in _BETWEEN_TEXTS or '"' in value:
+        if at >= 0 and (value[0] in _BETWEEN_TEXTS or '"' in value):
             return _read_without(body, gone)
         while at >= 0:
             end = at + len(quoted)
             if not text.startswith(":", end):  # else it is a name
-                text = f'{text[:at]}"{instead}"{text[end:]}'
-                lower = f'{lower[:at]}"{instead}"{lower[end:]}'
-                end = at + len(instead) + 2
+                found.append((at, end, instead))
             at = lower.find(quoted, end)
-    return text
+    kept, done = "", 0
+    for at, end, instead in sorted(found):
+        kept += f'{text[done:at]}"{instead}"'
+        done = end
+    return kept + text[done:] if found else text
 
 
 _BETWEEN_TEXTS = (":", ",", "]", "}")  # what may follow the end of a text

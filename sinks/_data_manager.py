@@ -16,6 +16,7 @@ numbers by reason.
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -155,7 +156,12 @@ def timestamp(milliseconds: int) -> str:
     if not 0 <= milliseconds <= _LAST_MOMENT:
         return ""
     seconds, rest = divmod(milliseconds, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{rest:03}Z"
+    return f"{_second(seconds)}.{rest:03}Z"
+
+
+@lru_cache(maxsize=1024)  # many events happen in one
+def _second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def consent(said: Consent) -> Json:
@@ -315,6 +321,8 @@ def _taken(batch: Sequence[Payload], response: Response) -> list[Outcome]:
     warnings: dict[int, list[str]] = {}
     for warning in _objects(answer.get("fieldWarnings")):
         warnings.setdefault(_index(warning), []).append(_code(warning.get("reason"), "WARNING_REASON_"))
+    if not warnings:
+        return one_for_all(batch, Accepted(reference))
     return [Accepted(reference, _warned([*warnings.get(i, ()), *warnings.get(-1, ())])) for i in range(len(batch))]
 
 

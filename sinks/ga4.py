@@ -593,12 +593,12 @@ def _as_texts(params: Json) -> list[Json]:
 def _verdict(response: Response) -> Outcome:
     status = response.status
     if 200 <= status < 300:
-        messages = _validation_messages(response.body)  # of the validation server; GA4 itself says nothing
+        messages = _validation_messages(response.body) if response.body else None  # of the validation server
         if messages:
             return Rejected(f"GA4 would not take it: {', '.join(_validation_codes(messages))}", whole=True)
         if messages is not None:
             return Delivered("valid; the secret and the measurement id were not looked at")
-        return Delivered("received; GA4 confirms no more than that")
+        return _RECEIVED  # GA4 itself says nothing
     if status < 400 or status in (408, 425, 429) or status >= 500:
         return Retry(f"HTTP {status}", retry_after(response), throttled=status == 429, unclear=left_open(response))
     if status in (401, 403, 404, 405):
@@ -606,9 +606,10 @@ def _verdict(response: Response) -> Outcome:
     return Rejected(f"HTTP {status}", whole=True)
 
 
+_RECEIVED = Delivered("received; GA4 confirms no more than that")
+
+
 def _validation_messages(body: bytes) -> list[Any] | None:
-    if not body:  # as most answers are
-        return None
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:

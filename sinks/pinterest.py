@@ -417,6 +417,8 @@ def _content(item: Item, content_id: Literal["item_id", "variant"]) -> Json:
 
 def _common(items: Sequence[Item], field: Literal["item_name", "category", "brand"]) -> str:
     """What all the items say, where they all say the same."""
+    if len(items) == 1:
+        return items[0].get(field, "")
     told = {item.get(field, "") for item in items}
     return told.pop() if len(told) == 1 else ""
 

@@ -140,6 +140,9 @@ EVENT_SOURCES: Mapping[Source, EventSource] = {
 
 UserField = Literal["first_name", "last_name", "zip_code", "city", "state", "country"]
 
+#: Identifier -> hash rule. A phone is hashed with its plus; without it, nobody is found.
+_CONTACT = {"email": "plain", "phone": "e164"}
+
 #: Properties that the sink fills.
 _OURS = {"value", "currency", "contents", "content_ids", "content_type", "order_id", "search_string"}
 
@@ -240,8 +243,7 @@ class TikTok(Sink):
     Settings: ClassVar[type[Destination]] = Settings
     lists_events: ClassVar[bool] = True
     variants: ClassVar[Mapping[str, str]] = {
-        "email": "plain",
-        "phone": "e164",  # with its plus; hashed without it, nobody is found
+        **_CONTACT,
         "first_name": "joined",
         "last_name": "joined",
     }
@@ -373,9 +375,7 @@ _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
 
 def _user(event: Event, settings: Settings) -> Json:
     user, ids, context = event.get("user", {}), event.get("ids", {}), event.get("context", {})
-    # shops that hash in the browser also hash empty fields, and all of these people would be one
-    hashes = {name: digest for name, digest in hashed(user, TikTok.variants).items() if digest != _OF_NOTHING}
-    found: Json = {name: hashes[name] for name in ("email", "phone") if name in hashes}
+    found: Json = _hashes(user, _CONTACT)
     if external_id := _external_id(user.get("user_id", ""), settings.external_id):
         found["external_id"] = external_id
     # from a cookie it can come percent-encoded; a click id itself has no percent sign
@@ -390,9 +390,15 @@ def _user(event: Event, settings: Settings) -> Json:
     if _LANGUAGE.fullmatch(language := context.get("language", "")):
         found["locale"] = language
     if settings.user_fields:
-        more = {**hashes, **_address(user)}
+        more = {**_hashes(user, TikTok.variants), **_address(user)}
         found |= {name: text for name in settings.user_fields if (text := more.get(name, "")).strip()}
     return found
+
+
+def _hashes(user: User, variants: Mapping[str, str]) -> dict[str, str]:
+    # shops that hash in the browser also hash empty fields, and all of these people would be one
+    found = hashed(user, variants)
+    return {name: one for name, one in found.items() if one != _OF_NOTHING} if _OF_NOTHING in found.values() else found
 
 
 def _external_id(user_id: str, form: str) -> str:
