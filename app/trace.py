@@ -18,6 +18,7 @@ A row, by conversion key, JSON:
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -106,7 +107,7 @@ def _asked(
     method = url = ""
     for job in jobs:
         if frame:
-            yield method, url, _without(job.payload.json, in_clear(job.event)).join(frame)
+            yield method, url, _without(job.payload.json.decode(), in_clear(job.event)).join(frame)
             continue
         payload = discreet(job.payload, job.event)
         request = alone([payload])
@@ -164,15 +165,19 @@ def answer(body: bytes, secrets: Mapping[str, str]) -> str:
     text = body[: 2 * LONGEST_ANSWER].decode(errors="replace")
     for secret in secrets.values():
         text = text.replace(secret, "MASKED") if secret else text
-    text = redaction.masked(text)
+    text = _masked(text)
     return text if len(text) <= LONGEST_ANSWER else f"{text[:LONGEST_ANSWER]} …"
+
+
+#: A receipt for each event is the same text for as many events.
+_masked = lru_cache(maxsize=32)(redaction.masked)
 
 
 def discreet(payload: Payload, event: Event) -> Payload:
     """The payload without what tells of the person in clear: all that is hashed stays."""
     gone = in_clear(event)
     group = tuple([_without_in_text(text, gone) for text in payload.group])
-    return payload.with_body(_without(payload.json, gone).encode(), group)
+    return payload.with_body(_without(payload.json.decode(), gone).encode(), group)
 
 
 def in_clear(event: Event) -> dict[str, str]:
@@ -197,26 +202,25 @@ def _without_in_text(text: str, gone: Mapping[str, str]) -> str:
     if not text.startswith("{"):
         return gone.get(text.lower(), text)
     try:
-        return _without(text.encode(), gone)
+        return _without(text, gone)
     except orjson.JSONDecodeError:
         return text
 
 
-def _without(body: bytes, gone: Mapping[str, str]) -> str:
+def _without(text: str, gone: Mapping[str, str]) -> str:
     """This JSON with each text that is gone replaced.
 
     Of every event that is sent there is a row, so it is not read: a text stands in it between quotation marks, as it is.
     """
-    text = body.decode()
     lower = text.lower()
     if "\\" in text or len(lower) != len(text):  # but for texts with such a sign, and where lower case has other places
-        return _read_without(body, gone)
+        return _read_without(text, gone)
     found: list[tuple[int, int, str]] = []  # begin, end, what stands for it
     for value, instead in gone.items():
         quoted = f'"{value}"'
         at = lower.find(quoted)
         if at >= 0 and (value[0] in _BETWEEN_TEXTS or '"' in value):
-            return _read_without(body, gone)
+            return _read_without(text, gone)
         while at >= 0:
             end = at + len(quoted)
             if not text.startswith(":", end):  # else it is a name
@@ -232,8 +236,8 @@ def _without(body: bytes, gone: Mapping[str, str]) -> str:
 _BETWEEN_TEXTS = (":", ",", "]", "}")  # what may follow the end of a text
 
 
-def _read_without(body: bytes, gone: Mapping[str, str]) -> str:
-    return orjson.dumps(_without_in(orjson.loads(body), gone)).decode()
+def _read_without(text: str, gone: Mapping[str, str]) -> str:
+    return orjson.dumps(_without_in(orjson.loads(text), gone)).decode()
 
 
 def _without_in(value: Any, gone: Mapping[str, str]) -> Any:
