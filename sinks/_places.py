@@ -55,19 +55,6 @@ def hashes_of_places(write: Writes, names: Mapping[str, str]) -> Callable[[User]
     return of
 
 
-def hashed_places(written: Mapping[str, str], user: User, names: Mapping[str, str]) -> dict[str, str]:
-    """The hashes of an address, given as the platform writes it, by its names.
-
-    What arrived as a hash stays one; `names` are the platform's for city, region and postal code, as far as it hashes them.
-    """
-    places = user.get("places", {})
-    arrived = {theirs: places[ours] for ours, theirs in names.items() if ours in places} if places else {}
-    return arrived | {name: _hashed(text) for name, text in written.items() if text}
-
-
-_hashed = lru_cache(maxsize=1 << 14)(sha256)  # many people live in one town
-
-
 @lru_cache(maxsize=4096)
 def us_zip(postal_code: str) -> str:
     """Five digits, without the four that may follow; an empty text where it is no ZIP code."""

@@ -71,7 +71,7 @@ from sinks._kinds import (
     each,
     kinds,
 )
-from sinks._places import hashed_places
+from sinks._places import hashes_of_places
 
 API_VERSION = "v1.3"
 
@@ -413,14 +413,19 @@ def _external_id(user_id: str, form: str) -> str:
 
 def _address(user: User) -> dict[str, str]:
     """Postal code, city, state and country: letters and digits in lower case, and nothing else."""
-    postal_code = letters_only(user.get("postal_code", ""), digits=True, spaces=False)
     region = re.sub(r"^[A-Z]{2}-", "", user.get("region", ""))  # US-CA as ISO 3166-2 writes it
     return {
-        **hashed_places({"zip_code": postal_code}, user, {"postal_code": "zip_code"}),
+        **{name: digest for name, (digest,) in _zip_code(user).items()},
         "city": letters_only(user.get("city", ""), digits=True, spaces=False),
         "state": letters_only(region, digits=True, spaces=False),
         "country": letters_only(user.get("country", ""), digits=True, spaces=False),
     }
+
+
+_zip_code = hashes_of_places(
+    lambda _city, _region, postal_code, _country: {"zip_code": letters_only(postal_code, digits=True, spaces=False)},
+    {"postal_code": "zip_code"},
+)
 
 
 def matchable(user: Json) -> bool:
