@@ -608,14 +608,11 @@ class Deliver:
         """Rows of the topic of traces for these, as far as they are to be kept."""
         settings = self.pipeline.settings.trace
         kept = [pair for pair in zip(jobs, exchange.outcomes, strict=True) if trace.wanted(settings, *pair)]
-        answer = self.sender.told(exchange) if kept else ""
-        notes: list[tuple[Job, bytes]] = []
-        for job, outcome in kept:
-            alone = self.sender.rehearse([trace.discreet(job.payload, job.event)])
-            request = alone if exchange.at and isinstance(alone, Request) else None
-            more = trace.exchange_of(job, exchange, outcome, answer)
-            notes.append((job, trace.row(job, self.name, request, exchange.at or self.clock.unix(), more)))
-        return notes
+        if not kept:
+            return []
+        answer, at = self.sender.told(exchange), exchange.at or self.clock.unix()
+        alone, lists = self.sender.rehearse, self.sink.lists_events
+        return trace.rows(self.name, kept, exchange, answer, at, alone, lists=lists)
 
     async def _check(self, payloads: Sequence[Payload]) -> None:
         """Put what was taken to the platform's validation as well, beside everything else."""

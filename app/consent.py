@@ -9,7 +9,7 @@ A signal is granted when somebody grants it and nobody denies it. Whatever canno
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -78,6 +78,7 @@ class Verdict:
     basis: str  # "ad_storage granted, ad_user_data granted": what was decided on, for receipts and pages
     reason: str = ""  # "consent_denied" or "consent_absent" when not allowed
     part: Literal["", "strip", "flag"] = ""  # how an event goes that may go in part only
+    plain: bool = field(default=False, compare=False)  # nothing was said but grants: the event may be seen as it is
 
 
 def judge(
@@ -102,7 +103,7 @@ def judge(
 
 @lru_cache(maxsize=4096)
 def _of_grants(names: Iterable[str], *asked: Any) -> Verdict:
-    return _judge(dict.fromkeys(names, "granted"), *asked)
+    return replace(_judge(dict.fromkeys(names, "granted"), *asked), plain=True)
 
 
 def _judge(
@@ -220,9 +221,9 @@ def applied(event: Event, verdict: Verdict, policy: ConsentPolicy, vendor: int |
     A sink finds in `consent` the four signals with all strings read into them, and `limited` where its platform must be told
     that the person opted out. Changes nothing of the event itself.
     """
-    said = event.get("consent", {})
-    if verdict.part == "" and _only_signals_granted(said):
+    if verdict.plain:
         return event
+    said = event.get("consent", {})
     found = read(said, policy.at(place_of(event)) if policy.regions else policy, vendor)
     if found.opt_outs or found.refusals:
         found.deny(_ADVERTISING, "")

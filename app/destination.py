@@ -228,9 +228,9 @@ class Destination(Part):
         named = self.events.get(event_name)
         if named is None:
             named = table.get(event_name) or (event_name if self.custom_events else False)
-        if not named:
-            return []
-        return list(dict.fromkeys(_listed(named)))
+        if isinstance(named, str):
+            return [named] if named else []
+        return list(dict.fromkeys(named)) if named else []
 
     def tag_for(self, event_name: str) -> BrowserTag:
         if isinstance(self.browser_tag, dict):

@@ -2,8 +2,9 @@
 
 import copy
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from app.events import Event, Json
@@ -13,17 +14,32 @@ from app.fields import find
 _CONTENT = ("user", "context", "ids", "commerce", "custom")
 
 
-def chosen(event: Event, fields: Collection[str] | None) -> Event:
+def chosen(event: Event, fields: tuple[str, ...] | None) -> Event:
     """The event with what a destination may see of it (`Destination.fields`)."""
     if fields is None:
         return event
+    wanted = _by_part(fields)
     kept: Json = {}
     for name, part in event.items():
-        if name not in _CONTENT or name in fields or f"{name}.*" in fields:
+        if name not in _CONTENT or wanted.get(name) is _WHOLE:
             kept[name] = part
-        elif isinstance(part, dict) and (some := {k: v for k, v in part.items() if f"{name}.{k}" in fields}):
+        elif isinstance(part, dict) and name in wanted and (some := {k: part[k] for k in part if k in wanted[name]}):
             kept[name] = some
     return kept  # type: ignore[return-value]
+
+
+_WHOLE = frozenset({"*"})
+
+
+@lru_cache(maxsize=256)  # as many as destinations
+def _by_part(fields: tuple[str, ...]) -> Mapping[str, frozenset[str]]:
+    """Part of an event -> which of its fields are wanted."""
+    found: dict[str, frozenset[str]] = {}
+    for path in fields:
+        name, _, field = path.partition(".")
+        known = found.get(name, frozenset())
+        found[name] = _WHOLE if field in ("", "*") or known is _WHOLE else known | {field}
+    return found
 
 
 def valued(event: Event, how: str) -> Event:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-import orjson
 import structlog
 
 from app import consent, mapping, merge, routing
@@ -25,8 +25,7 @@ class Final:
     detail: str = ""
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """`name` is the platform's name for the event; empty where the event as a whole is not for this destination."""
 
     name: str
@@ -65,27 +64,29 @@ def prepare(
     `now` is in Unix seconds. `denied`: what copies deny that came after the event had closed.
     """
     names = settings.platform_names(sink.names, event["event_name"])
-    route = routing.route(event, settings, sink)
-    if route.state != "queued":
-        return route.basis, [Prepared("", Final(route.state, route.reason))]
+    if reason := routing.filtered(event, settings, sink):
+        return "", [Prepared("", Final("filtered", reason))]
+    verdict = routing.judged(event, settings, sink)
+    if not verdict.allowed:
+        return verdict.basis, [Prepared("", Final("held_back", verdict.reason))]
     if denied:
         event = merge.narrowed(event, denied)
-        route = routing.route(event, settings, sink)
-        if route.state != "queued":  # under its names, as what was delivered before stays so
-            return route.basis, [Prepared(one, Final(route.state, "denied_later")) for one in names or [""]]
+        verdict = routing.judged(event, settings, sink)
+        if not verdict.allowed:  # under its names, as what was delivered before stays so
+            return verdict.basis, [Prepared(one, Final("held_back", "denied_later")) for one in names or [""]]
+    basis = verdict.basis
     if too_old(event, sink, now):
-        return route.basis, [Prepared("", Final("rejected", "too_old"))]
+        return basis, [Prepared("", Final("rejected", "too_old"))]
     if not names:
-        return route.basis, [Prepared("", Final("skipped", NO_NAME))]
+        return basis, [Prepared("", Final("skipped", NO_NAME))]
     # the last that reads consent: a sink and the settings' expressions see only what it lets them
-    assert route.verdict is not None
-    event = consent.applied(event, route.verdict, settings.consent, sink.vendor)
+    event = consent.applied(event, verdict, settings.consent, sink.vendor)
     event = mapping.chosen(event, settings.fields)
     try:
         event = mapping.valued(event, settings.value)
     except BadExpression as exc:
-        return route.basis, [Prepared(one, Final("rejected", "bad_value", str(exc))) for one in names]
-    return route.basis, [_encoded(name, event, settings, sink, one) for one in names]
+        return basis, [Prepared(one, Final("rejected", "bad_value", str(exc))) for one in names]
+    return basis, [_encoded(name, event, settings, sink, one) for one in names]
 
 
 def _encoded(name: str, event: Event, settings: Destination, sink: Sink, platform_name: str) -> Prepared:
@@ -94,11 +95,12 @@ def _encoded(name: str, event: Event, settings: Destination, sink: Sink, platfor
         if isinstance(found, Skip):
             return Prepared(platform_name, Final("skipped", found.reason))
         if settings.map:
-            found = replace(found, body=mapping.mapped(found.body, event, settings.map))
-            if wrong := misfit(found.body, sink.fields):
+            body = mapping.mapped(found.body, event, settings.map)
+            if wrong := misfit(body, sink.fields):
                 # the platform could refuse all events of its request for it
                 return Prepared(platform_name, Final("rejected", "map_misfit", wrong))
-        return Prepared(platform_name, found, len(orjson.dumps(found.body)) + 1)
+            found = found.with_body(body)
+        return Prepared(platform_name, found, len(found.json) + 1)
     except BadExpression as exc:
         return Prepared(platform_name, Final("rejected", "bad_map", str(exc)))
     except Exception as exc:  # a mistake of the sink, for one event: it must not hold up the others

@@ -1,7 +1,7 @@
 """May this destination have this event? A pure function, asked when an event closes and again before it is sent."""
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from app import consent, keys
 from app.destination import Destination
@@ -21,27 +21,39 @@ class Route:
     state: str
     reason: str = ""
     basis: str = ""
-    verdict: consent.Verdict | None = field(default=None, repr=False, compare=False)  # where consent was what decided
 
 
 def route(event: Event, destination: Destination, sink: Sink | type[Sink]) -> Route:
+    if reason := filtered(event, destination, sink):
+        return Route("filtered", reason)
+    verdict = judged(event, destination, sink)
+    return Route("queued" if verdict.allowed else "held_back", verdict.reason, verdict.basis)
+
+
+def filtered(event: Event, destination: Destination, sink: Sink | type[Sink]) -> str:
+    """Why this event is not for this destination, whatever the person said; an empty text where it is."""
     if destination.mode == "off":
-        return Route("filtered", "destination_off")
+        return "destination_off"
     if destination.events.get(event["event_name"]) is False:
-        return Route("filtered", "event_off")
+        return "event_off"
     if destination.live_from is not None and event["time"] < destination.live_from.timestamp() * 1000:
-        return Route("filtered", "before_live_from")
+        return "before_live_from"
     if destination.live_until is not None and event["time"] >= destination.live_until.timestamp() * 1000:
-        return Route("filtered", "after_live_until")
+        return "after_live_until"
     if destination.share < 1 and not keys.chosen(keys.conversion_id(event), destination.share):
-        return Route("filtered", "not_in_share")
+        return "not_in_share"
     if labels := event.get("labels"):
         for label in LABELS:
             if label in labels and label in destination.dropped:
-                return Route("filtered", f"label_{label}")
+                return f"label_{label}"
         if is_test(event) and not sink.marks_tests(destination):
-            return Route("filtered", "label_test")  # it would count as a sale
-    verdict = consent.judge(
+            return "label_test"  # it would count as a sale
+    return ""
+
+
+def judged(event: Event, destination: Destination, sink: Sink | type[Sink]) -> consent.Verdict:
+    """What the person's consent allows this destination."""
+    return consent.judge(
         event.get("consent", {}),
         sink.purpose,
         destination.consent,
@@ -50,7 +62,6 @@ def route(event: Event, destination: Destination, sink: Sink | type[Sink]) -> Ro
         place=consent.place_of(event) if destination.consent.regions else "",  # nothing else is told by place
         site=event["site"],
     )
-    return Route("queued" if verdict.allowed else "held_back", verdict.reason, verdict.basis, verdict)
 
 
 def denies(copy: Event, settings: Settings, but: Container[str] = ()) -> bool:

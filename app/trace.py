@@ -15,10 +15,10 @@ A row, by conversion key, JSON:
     cut  1 where the request was too long to be kept whole
 """
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import is_not
 from typing import Any
 
 import orjson
@@ -28,7 +28,7 @@ from app.delivery import Job
 from app.events import Event, Json
 from app.log import cut
 from app.settings import Trace
-from sinks._base import Accepted, Delivered, Outcome, Payload, Request, person_ip
+from sinks._base import Accepted, Delivered, Halt, Outcome, Payload, Request, person_ip
 
 LONGEST_BODY = 16_000  # characters of a request
 LONGEST_ANSWER = 2_000  # characters of an answer
@@ -52,7 +52,9 @@ def wanted(settings: Trace, job: Job, outcome: Outcome) -> bool:
     if settings.requests == "none":
         return False
     if isinstance(outcome, Delivered | Accepted):
-        return settings.requests == "all" and keys.chosen(keys.conversion_id(job.event), settings.share)
+        if settings.requests != "all":
+            return False
+        return settings.share >= 1 or keys.chosen(keys.conversion_id(job.event), settings.share)
     told = f"{kind(outcome)} {outcome.reason}"
     if job.told == told:
         return False
@@ -64,24 +66,83 @@ def kind(outcome: Outcome) -> str:
     return type(outcome).__name__.lower()
 
 
+def rows(
+    destination: str,
+    kept: Sequence[tuple[Job, Outcome]],
+    exchange: Exchange,
+    answer: str,
+    at: float,
+    alone: Callable[[Sequence[Payload]], Request | Halt],
+    *,
+    lists: bool = False,
+) -> list[tuple[Job, bytes]]:
+    """Of a request, the rows of these events. `answer` is fit to be kept, and `at` is Unix time.
+
+    `alone` makes the request as it would be for one event, without secrets; `lists` is `Sink.lists_events`.
+    """
+    heads: dict[tuple[str, str, int], bytes] = {}  # most events of a request have all of this in common
+    asked = _asked([job for job, _ in kept], alone, lists=lists) if exchange.at else itertools.repeat(None)
+    found = []
+    for (job, outcome), request in zip(kept, asked, strict=False):
+        same = kind(outcome), getattr(outcome, "reason", ""), job.attempts
+        if (head := heads.get(same)) is None:
+            head = heads[same] = _head(destination, at, exchange_of(job, exchange, outcome, answer))
+        found.append((job, head + _tail(job, request)))
+    return found
+
+
 def row(job: Job, destination: str, request: Request | None, at: float, more: Mapping[str, Any]) -> bytes:
     """`request` is that of the event alone, made with masked secrets; None where none could be made. `at` is Unix time."""
+    return _head(destination, at, more) + _tail(job, _read(request) if request else None)
+
+
+_Asked = tuple[str, str, str]  # method, address and body of a request
+
+
+def _asked(
+    jobs: Iterable[Job], alone: Callable[[Sequence[Payload]], Request | Halt], *, lists: bool
+) -> Iterator[_Asked | None]:
+    """Of each event of a request, the request for it alone."""
+    frame: list[str] = []  # what stands around the events, where it is the same for all of them
+    method = url = ""
+    for job in jobs:
+        if frame:
+            yield method, url, _without(job.payload.json.decode(), in_clear(job.event)).join(frame)
+            continue
+        payload = discreet(job.payload, job.event)
+        request = alone([payload])
+        if not isinstance(request, Request):
+            yield None
+            continue
+        method, url, body = _read(request)
+        yield method, url, body
+        parts = body.split(payload.json.decode()) if lists else []
+        frame = parts if len(parts) == 2 else []
+
+
+def _read(request: Request) -> _Asked:
+    return request.method, request.url, request.body.decode(errors="replace")
+
+
+def _head(destination: str, at: float, more: Mapping[str, Any]) -> bytes:
+    """The begin of a row, which `_tail` ends: JSON that was written once does for many rows."""
+    said = {"v": 1, "time": int(at * 1000), "destination": destination, **more}
+    return orjson.dumps({name: value for name, value in said.items() if value})[:-1] + b","
+
+
+def _tail(job: Job, request: _Asked | None) -> bytes:
     event = job.event
-    said: Json = {
-        "v": 1,
-        "time": int(at * 1000),
-        "destination": destination,
-        "event_name": event["event_name"],
-        "event_id": event["event_id"],
-        "transaction_id": event.get("commerce", {}).get("transaction_id"),
-        "name": job.name,
-        **more,
-    }
-    if request is not None:
-        body = request.body.decode(errors="replace")
-        said["method"], said["url"], said["body"] = request.method, request.url, body[:LONGEST_BODY]
-        said["cut"] = int(len(body) > LONGEST_BODY)
-    return orjson.dumps({name: value for name, value in said.items() if value})
+    said: Json = {"event_name": event["event_name"], "event_id": event["event_id"]}
+    if order := event.get("commerce", {}).get("transaction_id"):
+        said["transaction_id"] = order
+    if job.name:
+        said["name"] = job.name
+    if request:
+        said["method"], said["url"], body = request
+        said["body"] = body[:LONGEST_BODY]
+        if len(body) > LONGEST_BODY:
+            said["cut"] = 1
+    return orjson.dumps(said)[1:]
 
 
 def exchange_of(job: Job, exchange: Exchange, outcome: Outcome, answer: str) -> Json:
@@ -104,66 +165,84 @@ def answer(body: bytes, secrets: Mapping[str, str]) -> str:
     text = body[: 2 * LONGEST_ANSWER].decode(errors="replace")
     for secret in secrets.values():
         text = text.replace(secret, "MASKED") if secret else text
-    text = redaction.masked(text)
+    text = _masked(text)
     return text if len(text) <= LONGEST_ANSWER else f"{text[:LONGEST_ANSWER]} …"
+
+
+#: A receipt for each event is the same text for as many events.
+_masked = lru_cache(maxsize=32)(redaction.masked)
 
 
 def discreet(payload: Payload, event: Event) -> Payload:
     """The payload without what tells of the person in clear: all that is hashed stays."""
     gone = in_clear(event)
-    if not gone:
-        return payload
-    group = tuple(_without_in_text(text, gone) for text in payload.group)
-    return Payload(payload.event_id, _without(payload.body, gone), group, payload.dedup_window, payload.overhead)
+    group = tuple([_without_in_text(text, gone) for text in payload.group])
+    return payload.with_body(_without(payload.json.decode(), gone).encode(), group)
 
 
 def in_clear(event: Event) -> dict[str, str]:
     """What the event says of the person in clear, in lower case -> what stands for it."""
-    context, user = event.get("context", {}), event.get("user", {})
-    values = [context.get("user_agent"), user.get("city"), user.get("region"), user.get("postal_code")]
-    found = {value.lower(): LEFT_OUT for value in values if value}
-    if address := context.get("ip"):
-        found |= _addresses(address)
+    found: dict[str, str] = {}
+    if context := event.get("context"):
+        if agent := context.get("user_agent"):
+            found[agent.lower()] = LEFT_OUT
+        if address := context.get("ip"):
+            found[address.lower()] = short = cut(address)
+            if (written := person_ip(address)) not in ("", address):
+                found[written.lower()] = short
+    if user := event.get("user"):
+        for place in (user.get("city"), user.get("region"), user.get("postal_code")):
+            if place:
+                found[place.lower()] = LEFT_OUT
     return found
-
-
-@lru_cache(maxsize=1 << 14)  # each destination of an event asks
-def _addresses(address: str) -> Mapping[str, str]:
-    return {one.lower(): cut(address) for one in (address, person_ip(address)) if one}
 
 
 def _without_in_text(text: str, gone: Mapping[str, str]) -> str:
     """A part of a group may be JSON, of what all events of a request have in common."""
+    if not text.startswith("{"):
+        return gone.get(text.lower(), text)
     try:
-        said = orjson.loads(text) if text.startswith("{") else text
+        return _without(text, gone)
     except orjson.JSONDecodeError:
-        said = text
-    found = _without(said, gone)
-    return text if found is said else found if isinstance(found, str) else orjson.dumps(found).decode()
+        return text
 
 
-def _without(value: Any, gone: Mapping[str, str]) -> Any:
-    """The value itself where it has none of them, and so in each of its parts: of every event that is sent there is a row."""
+def _without(text: str, gone: Mapping[str, str]) -> str:
+    """This JSON with each text that is gone replaced.
+
+    Of every event that is sent there is a row, so it is not read: a text stands in it between quotation marks, as it is.
+    """
+    lower = text.lower()
+    if "\\" in text or len(lower) != len(text):  # but for texts with such a sign, and where lower case has other places
+        return _read_without(text, gone)
+    found: list[tuple[int, int, str]] = []  # begin, end, what stands for it
+    for value, instead in gone.items():
+        quoted = f'"{value}"'
+        at = lower.find(quoted)
+        if at >= 0 and (value[0] in _BETWEEN_TEXTS or '"' in value):
+            return _read_without(text, gone)
+        while at >= 0:
+            end = at + len(quoted)
+            if not text.startswith(":", end):  # else it is a name
+                found.append((at, end, instead))
+            at = lower.find(quoted, end)
+    kept, done = "", 0
+    for at, end, instead in sorted(found):
+        kept += f'{text[done:at]}"{instead}"'
+        done = end
+    return kept + text[done:] if found else text
+
+
+_BETWEEN_TEXTS = (":", ",", "]", "}")  # what may follow the end of a text
+
+
+def _read_without(text: str, gone: Mapping[str, str]) -> str:
+    return orjson.dumps(_without_in(orjson.loads(text), gone)).decode()
+
+
+def _without_in(value: Any, gone: Mapping[str, str]) -> Any:
     if isinstance(value, str):
         return gone.get(value.lower(), value)
     if isinstance(value, dict):
-        changed = {}
-        # nearly all are texts, or digests in lists of their own: a call for each would cost more than the rest
-        for name, inner in value.items():
-            new: Any = inner
-            if isinstance(inner, str):
-                new = gone.get(inner.lower(), inner)
-            elif isinstance(inner, list) and len(inner) == 1 and isinstance(inner[0], str):
-                new = [gone[inner[0].lower()]] if inner[0].lower() in gone else inner
-            elif isinstance(inner, _WITH_PARTS):
-                new = _without(inner, gone)
-            if new is not inner:
-                changed[name] = new
-        return {**value, **changed} if changed else value
-    if isinstance(value, _WITH_PARTS):
-        members = [_without(inner, gone) for inner in value]
-        return members if any(map(is_not, members, value)) else value
-    return value
-
-
-_WITH_PARTS = (dict, list, tuple)
+        return {name: _without_in(inner, gone) for name, inner in value.items()}
+    return [_without_in(inner, gone) for inner in value] if isinstance(value, list) else value

@@ -8,6 +8,7 @@ way for every platform: batching, tokens, sending, retries, splitting, halts, re
 
 import ipaddress
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,15 +50,54 @@ class Limits:
         return self.max_age_by_source.get(source, self.max_age)
 
 
-@dataclass(frozen=True)
 class Payload:
-    """One event as the platform wants it."""
+    """One event as the platform wants it.
 
-    event_id: str
-    body: dict[str, Any]  # JSON: what stands for this event in the request
-    group: tuple[str, ...] = ()  # what must be equal in one request beside the destination
-    dedup_window: int | None = None  # seconds, where this event differs from the platform's `Limits.dedup_window`
-    overhead: int = 1024  # bytes of its request's body around the events, where a group has much in common
+    What stands for it in a request is a JSON object, and is kept as that: written once, for its size, the request and what is kept
+    of that. `body` reads it. Nothing here changes.
+    """
+
+    __slots__ = ("dedup_window", "event_id", "group", "json", "overhead")
+
+    def __init__(
+        self,
+        event_id: str,
+        body: Json | bytes,  # bytes are JSON already
+        group: tuple[str, ...] = (),  # what must be equal in one request beside the destination
+        dedup_window: int | None = None,  # seconds, where this event differs from the platform's `Limits.dedup_window`
+        overhead: int = 1024,  # bytes of its request's body around the events, where a group has much in common
+    ) -> None:
+        self.event_id = event_id
+        self.json = body if isinstance(body, bytes) else orjson.dumps(body)
+        self.group = group
+        self.dedup_window = dedup_window
+        self.overhead = overhead
+
+    @property
+    def body(self) -> Json:
+        found: Json = orjson.loads(self.json)
+        return found
+
+    def with_body(self, body: Json | bytes, group: tuple[str, ...] | None = None) -> "Payload":
+        group = self.group if group is None else group
+        return Payload(self.event_id, body, group, self.dedup_window, self.overhead)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Payload) and self._told() == other._told()
+
+    def __hash__(self) -> int:
+        return hash(self.event_id)
+
+    def __repr__(self) -> str:
+        return f"Payload{self._told()}"
+
+    def _told(self) -> tuple[Any, ...]:
+        return self.event_id, self.body, self.group, self.dedup_window, self.overhead
+
+
+def listed(batch: Sequence[Payload]) -> orjson.Fragment:
+    """The list of these events, for the body of a request."""
+    return orjson.Fragment(b"[" + b",".join([payload.json for payload in batch]) + b"]")
 
 
 @dataclass(frozen=True)
@@ -209,6 +249,7 @@ class Sink(ABC):
     proves_secret: bool = (
         True  # does the answer to `test_request` tell whether the secret is right? may hang on the settings
     )
+    lists_events: ClassVar[bool] = False  # is a request nothing but `listed` events, in what their group alone decides?
     check_share: float = 0.0  # part of the requests that `check` is for, too, 0 to 1; may hang on the settings
     scopes: tuple[str, ...] = ()  # of Google's OAuth, where `credentials` is a setting; may hang on the settings
     limits: Limits
@@ -307,13 +348,37 @@ def left_open(response: Response) -> bool:
     return 200 <= response.status < 300 or (response.status >= 500 and response.status != 503)
 
 
+#: Identifier -> the hash rule that a platform wants (app/identity.py), and its own name for it.
+HashedFields = Mapping[str, tuple[str, str]]
+
+
 def hashed(user: Mapping[str, Any], variants: Mapping[str, str]) -> dict[str, str]:
     """Pick the identifiers that a sink takes of a person, each in the variant it names, else as it was given."""
     return {
         name: digest
         for name, rule in variants.items()
-        if name in user and (digest := user[name].get(rule) or user[name].get("given"))
+        if (hashes := user.get(name)) and (digest := hashes.get(rule) or hashes.get("given"))
     }
+
+
+def hashed_lists(user: Mapping[str, Any], fields: HashedFields) -> dict[str, list[str]]:
+    """The same under the platform's names, each as a list of one."""
+    return {
+        theirs: [digest]
+        for ours, (rule, theirs) in fields.items()
+        if (hashes := user.get(ours)) and (digest := hashes.get(rule) or hashes.get("given"))
+    }
+
+
+@lru_cache(maxsize=512)
+def currency_code(text: str) -> str:
+    """Three capital letters; an empty text for what is no currency."""
+    code = text.upper()
+    return code if re.fullmatch("[A-Z]{3}", code) else ""
+
+
+def is_blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def is_test(event: Event) -> bool:

@@ -16,6 +16,7 @@ numbers by reason.
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -37,8 +38,10 @@ from sinks._base import (
     Response,
     Retry,
     answered,
+    currency_code,
     hashed,
     left_open,
+    listed,
     one_for_all,
     person_ip,
     retry_after,
@@ -126,7 +129,7 @@ def ingest(
     """All events go to the one destination: they name none, which means each of the request."""
     body: Json = {
         "destinations": [destination],
-        "events": [payload.body for payload in batch],
+        "events": listed(batch),
         "encoding": "HEX",
         **({"validateOnly": True} if validate_only else {}),
     }
@@ -153,43 +156,59 @@ def timestamp(milliseconds: int) -> str:
     if not 0 <= milliseconds <= _LAST_MOMENT:
         return ""
     seconds, rest = divmod(milliseconds, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03}Z"
+    return f"{_second(seconds)}.{rest:03}Z"
+
+
+@lru_cache(maxsize=1024)  # many events happen in one
+def _second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def consent(said: Consent) -> Json:
     """What was said about the two signals that Google asks for; what was not said is left out."""
-    names = {"ad_user_data": "adUserData", "ad_personalization": "adPersonalization"}
-    return {theirs: f"CONSENT_{said[ours].upper()}" for ours, theirs in names.items() if ours in said}  # type: ignore[literal-required]
+    told: Json = {}
+    if user_data := said.get("ad_user_data"):
+        told["adUserData"] = f"CONSENT_{user_data.upper()}"
+    if personalization := said.get("ad_personalization"):
+        told["adPersonalization"] = f"CONSENT_{personalization.upper()}"
+    return told
 
 
 def money(commerce: Commerce) -> Json:
     """Both or neither: a value is in a currency."""
-    currency = commerce.get("currency", "").upper()
-    if "value" not in commerce or not re.fullmatch("[A-Z]{3}", currency):
-        return {}
-    return {"currency": currency, "conversionValue": commerce["value"]}
+    currency = currency_code(commerce.get("currency", ""))
+    return {"currency": currency, "conversionValue": commerce["value"]} if currency and "value" in commerce else {}
 
 
 def products(commerce: Commerce, field: Literal["item_id", "variant"], name: str) -> list[Json]:
     """The items that have an id in this field, which Google calls by this name."""
     found: list[Json] = []
     for item in commerce.get("items", ()):
-        if item.get(field, "").strip() and item.get("quantity", 1) > 0:
-            line: Json = {name: item[field], "quantity": item.get("quantity", 1)}
-            found.append(line | ({"unitPrice": item["price"]} if "price" in item else {}))
+        item_id, quantity = item.get(field, ""), item.get("quantity", 1)
+        if item_id.strip() and quantity > 0:
+            line: Json = {name: item_id, "quantity": quantity}
+            if "price" in item:
+                line["unitPrice"] = item["price"]
+            found.append(line)
     return found[:_MOST_ITEMS]
 
 
 def device(context: Context) -> Json:
-    found = {"ipAddress": person_ip(context.get("ip", "")), "userAgent": context.get("user_agent", "").strip()}
-    return {name: value for name, value in found.items() if value}
+    found: Json = {}
+    if ip := person_ip(context.get("ip", "")):
+        found["ipAddress"] = ip
+    if agent := context.get("user_agent", "").strip():
+        found["userAgent"] = agent
+    return found
 
 
 def user_identifiers(user: User) -> list[Json]:
     found = hashed(user, VARIANTS)
-    identifiers: list[Json] = [
-        {theirs: found[ours]} for ours, theirs in (("email", "emailAddress"), ("phone", "phoneNumber")) if ours in found
-    ]
+    identifiers: list[Json] = []
+    if email := found.get("email"):
+        identifiers.append({"emailAddress": email})
+    if phone := found.get("phone"):
+        identifiers.append({"phoneNumber": phone})
     if address := _address(user, found):
         identifiers.append({"address": address})
     return identifiers
@@ -197,10 +216,10 @@ def user_identifiers(user: User) -> list[Json]:
 
 def _address(user: User, found: Mapping[str, str]) -> Json:
     """All four or none, and none that would fail the request: Google requires each, and that the region exists."""
-    region, postal_code = user.get("country", "").strip().upper(), user.get("postal_code", "").strip()
-    if not {"first_name", "last_name"} <= found.keys() or region not in phonenumbers.SUPPORTED_REGIONS:
+    if "first_name" not in found or "last_name" not in found:
         return {}
-    if not re.fullmatch("[A-Za-z0-9](?:[A-Za-z0-9 -]{0,10}[A-Za-z0-9])?", postal_code):
+    region, postal_code = user.get("country", "").strip().upper(), user.get("postal_code", "").strip()
+    if region not in phonenumbers.SUPPORTED_REGIONS or not _POSTAL_CODE.fullmatch(postal_code):
         return {}
     return {
         "givenName": found["first_name"],
@@ -208,6 +227,9 @@ def _address(user: User, found: Mapping[str, str]) -> Json:
         "regionCode": region,
         "postalCode": postal_code,
     }
+
+
+_POSTAL_CODE = re.compile("[A-Za-z0-9](?:[A-Za-z0-9 -]{0,10}[A-Za-z0-9])?")
 
 
 # The answer. Its texts can quote values, so none of them is passed on: reasons, fields, and words of ours.
@@ -299,6 +321,8 @@ def _taken(batch: Sequence[Payload], response: Response) -> list[Outcome]:
     warnings: dict[int, list[str]] = {}
     for warning in _objects(answer.get("fieldWarnings")):
         warnings.setdefault(_index(warning), []).append(_code(warning.get("reason"), "WARNING_REASON_"))
+    if not warnings:
+        return one_for_all(batch, Accepted(reference))
     return [Accepted(reference, _warned([*warnings.get(i, ()), *warnings.get(-1, ())])) for i in range(len(batch))]
 
 

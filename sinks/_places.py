@@ -1,7 +1,7 @@
 """Where somebody lives, as several platforms want it: states and ZIP codes of the USA, and hashes of places."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from app.events import User
@@ -26,17 +26,33 @@ def us_state(region: str) -> str:
     return text if re.fullmatch("[a-z]{2}", text) else _US_CODES.get(text, "")
 
 
-def hashed_places(written: Mapping[str, str], user: User, names: Mapping[str, str]) -> dict[str, str]:
-    """The hashes of an address, given as the platform writes it, by its names.
+#: City, region, postal code and country -> what a platform wants of them, by its names; empty texts where it wants nothing.
+Writes = Callable[[str, str, str, str], Mapping[str, str]]
 
-    What arrived as a hash stays one; `names` are the platform's for city, region and postal code, as far as it hashes them.
+_LONGEST = 200  # characters of a place; longer ones are no places, and not worth one in the cache
+
+
+def hashes_of_places(write: Writes, names: Mapping[str, str]) -> Callable[[User], dict[str, list[str]]]:
+    """Where somebody lives as lists of one hash, by the platform's names: many people live in one town, so most are known already.
+
+    What arrived as a hash stays one, unless it is told in clear, too; `names` are the platform's for city, region and postal code.
     """
-    places = user.get("places", {})
-    arrived = {theirs: places[ours] for ours, theirs in names.items() if ours in places} if places else {}
-    return arrived | {name: _hashed(text) for name, text in written.items() if text}
 
+    def make(*place: str) -> dict[str, list[str]]:
+        return {name: [sha256(text)] for name, text in write(*place).items() if text}
 
-_hashed = lru_cache(maxsize=1 << 14)(sha256)  # many people live in one town
+    known = lru_cache(maxsize=1 << 14)(make)
+
+    def of(user: User) -> dict[str, list[str]]:
+        city, region = user.get("city", ""), user.get("region", "")
+        postal_code, country = user.get("postal_code", ""), user.get("country", "")
+        short = len(city) + len(region) + len(postal_code) < _LONGEST
+        found = (known if short else make)(city, region, postal_code, country)
+        if places := user.get("places"):
+            return {theirs: [places[ours]] for ours, theirs in names.items() if ours in places} | found
+        return found
+
+    return of
 
 
 @lru_cache(maxsize=4096)

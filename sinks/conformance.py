@@ -182,6 +182,16 @@ class Conformance:
         assert orjson.loads(request.body)
         assert request == sink.request(self.payloads(), secrets(sink))
 
+    def test_a_request_lists_its_events_if_it_says_so(self) -> None:
+        sink, batch = self.make(), self.payloads()
+        if not sink.lists_events or len({payload.group for payload in batch}) > 1:
+            return
+
+        request, (before, after) = sink.request(batch, secrets(sink)), frame(sink, batch[0])
+
+        assert request.body == before + b",".join(payload.json for payload in batch) + after
+        assert all(frame(sink, payload) == [before, after] for payload in batch)
+
     def test_a_request_is_shown_without_any_secret_and_no_signature_of_one(self) -> None:
         sink, batch = self.make(), self.payloads()
 
@@ -330,6 +340,11 @@ class Conformance:
 def secrets(sink: Sink, token: str = TOKEN) -> dict[str, str]:
     """What the engine reads for a request."""
     return {name: token for name, one in sink.settings if isinstance(one, Secret)}
+
+
+def frame(sink: Sink, payload: Payload) -> list[bytes]:
+    """What stands around this event in a request."""
+    return sink.request([payload], secrets(sink)).body.split(payload.json)
 
 
 def sent(sink: Sink, batch: Sequence[Payload], token: str = TOKEN) -> Request:

@@ -18,9 +18,11 @@ GA4 knows no event id: but for purchases, which it knows by their transaction id
 a client id that no browser had is a new visitor from nowhere, so none is ever made up.
 """
 
+import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import quote_plus
 
@@ -29,7 +31,7 @@ from pydantic import Field, field_validator, model_validator
 
 from app.consent import Flag, place_of
 from app.destination import Destination
-from app.events import CANONICAL_NAMES, Consent, Event, Item, Json, Scalar, User
+from app.events import CANONICAL_NAMES, Commerce, Consent, Event, Item, Json, User
 from app.fields import SecretRef
 from app.identity import letters_only, redact
 from sinks import _data_manager as data_manager
@@ -53,6 +55,7 @@ from sinks._base import (
     Skip,
     hashed,
     left_open,
+    listed,
     one_for_all,
     retry_after,
 )
@@ -62,6 +65,7 @@ from sinks._kinds import NUMBER, OBJECT, OBJECTS, SCALAR, TEXT, each, kinds
 NAMES = {name: name for name in CANONICAL_NAMES}
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
+_OF_COOKIE = re.compile(r"^GA1\.[0-9]\.")  # before the client id in the cookie _ga
 _RESERVED_PREFIXES = ("firebase_", "ga_", "google_")
 _RESERVED_EVENTS = {
     "ad_activeview",
@@ -90,6 +94,7 @@ _RESERVED_EVENTS = {
 _MOST_PARAMS = 25
 _MOST_ITEMS = 200
 _MOST_ITEM_BYTES = 100_000  # of all items; what else an event can have fits beside them in the largest request
+_NEVER_TOO_LONG = 20  # items: each has 6 texts of 100 characters, of which JSON may write one in 6 bytes
 _AROUND = 100  # bytes of a request that are neither of its events nor common to them
 _LENGTH = 100  # characters of a text, but for these
 _LENGTHS = {"page_location": 1000, "page_referrer": 420, "page_title": 300}
@@ -143,9 +148,12 @@ PLACES = Places(
     counts_once_by="order_id",
     counts_once=("purchase",),
 )
+#: What has a field of its own in the Data Manager API.
+_OWN_FIELDS = {"transaction_id": "transactionId", "currency": "currency", "value": "conversionValue"}
 _OURS = {"session_id", "engagement_time_msec", "debug_mode", "items", *_COMMERCE.values(), *_CONTEXT.values()}
 
 
+@lru_cache(maxsize=1024)
 def event_name_allowed(name: str) -> bool:
     return param_name_allowed(name) and name not in _RESERVED_EVENTS and not name.startswith("app_store_")
 
@@ -243,6 +251,7 @@ class Ga4(Sink):
     flags: ClassVar[frozenset[Flag]] = frozenset({"opt_out", "signals"})
     names: ClassVar[Mapping[str, str]] = NAMES
     Settings: ClassVar[type[Destination]] = Settings
+    lists_events: ClassVar[bool] = True
     variants: ClassVar[Mapping[str, str]] = {
         "email": "gmail",
         "phone": "e164",
@@ -274,7 +283,7 @@ class Ga4(Sink):
         """In the Measurement Protocol, what belongs to the request as a whole, the time among it, makes the group."""
         if not event_name_allowed(name):
             return Skip("the event name is reserved by GA4, or is not 1 to 40 letters, digits and _")
-        client_id = re.sub(r"^GA1\.[0-9]\.", "", event.get("ids", {}).get("ga_client_id", "")).strip()
+        client_id = _OF_COOKIE.sub("", event.get("ids", {}).get("ga_client_id", "")).strip()
         if not client_id:
             return Skip("no GA4 client id")
         transaction_id = _unless_blank(event.get("commerce", {}).get("transaction_id", ""))
@@ -295,18 +304,12 @@ class Ga4(Sink):
             happened = data_manager.timestamp(event["time"])
             body = self._ingested(event, name, client_id, happened)
             return Payload(event["event_id"], body, dedup_window=window) if happened else Skip("the time is no date")
-        shared = {
-            "client_id": client_id,
-            "timestamp_micros": event["time"] * 1000,
-            **self._person(event),
-            **_consent(event.get("consent", {})),
-        }
-        common = orjson.dumps(shared, option=orjson.OPT_SORT_KEYS)
+        common = orjson.dumps(self._shared(event, client_id))
         overhead = len(common) + _AROUND
-        body = {"name": name, "params": _params(event, self.settings)}
-        if overhead + len(orjson.dumps(body)) > self.limits.bytes:  # GA4 would drop it without a word
+        said = orjson.dumps({"name": name, "params": _params(event, self.settings)})
+        if overhead + len(said) > self.limits.bytes:  # GA4 would drop it without a word
             return Skip("larger than GA4 takes a request")
-        return Payload(event["event_id"], body, (common.decode(),), window, overhead)
+        return Payload(event["event_id"], said, (common.decode(),), window, overhead)
 
     def told(self, payload: Payload) -> Json:
         return payload.body if self.managed else {**orjson.loads(payload.group[0]), **payload.body}
@@ -341,13 +344,15 @@ class Ga4(Sink):
         return self._collect(batch, secrets, "debug/mp/collect", {"validation_behavior": "ENFORCE_RECOMMENDATIONS"})
 
     def _collect(self, batch: Sequence[Payload], secrets: Secrets, path: str, more: Mapping[str, str]) -> Request:
-        query = f"measurement_id={self.settings.measurement_id}&api_secret={quote_plus(secrets['api_secret'])}"
-        body = {**orjson.loads(batch[0].group[0]), **more, "events": [payload.body for payload in batch]}
+        secret = secrets["api_secret"]
+        secret = secret if secret.isalnum() else quote_plus(secret)
+        query = f"measurement_id={self.settings.measurement_id}&api_secret={secret}"
+        common, rest = batch[0].group[0], orjson.dumps({**more, "events": listed(batch)})
         return Request(
             "POST",
             f"{self.settings.endpoint}/{path}?{query}",
             {"Content-Type": "application/json"},
-            orjson.dumps(body),
+            common[:-1].encode() + b"," + rest[1:],  # one object of the two
         )
 
     def _ingest(self, batch: Sequence[Payload], secrets: Secrets, *, validate_only: bool = False) -> Request:
@@ -365,42 +370,49 @@ class Ga4(Sink):
     def _ingested(self, event: Event, name: str, client_id: str, happened: str) -> Json:
         """The event for the Data Manager API: what has no field of its own there is a parameter, and a text."""
         params = _params(event, self.settings)
-        user, context = event.get("user", {}), event.get("context", {})
-        people = _identifiers(user) if self.settings.user_data and self._may_have_user_data(event) else []
-        told = {
-            "eventName": name,
-            "clientId": client_id,
-            "userId": self._user_id(user),
-            "eventTimestamp": happened,
-            "eventSource": "WEB",
-            "transactionId": params.pop("transaction_id", None),
-            "currency": params.pop("currency", None),
-            "conversionValue": params.pop("value", None),
-            "userData": {"userIdentifiers": people} if people else None,
-            "eventDeviceInfo": data_manager.device(context) if self.settings.device_and_place else None,
-            "consent": data_manager.consent(_signals(event.get("consent", {}))),
-            "cartData": _cart(params.pop("items", []), params.pop("coupon", None)),
-            "additionalEventParameters": _as_texts(params),
-        }
-        return {field: value for field, value in told.items() if value not in (None, "", {}, [])}
+        user, consent = event.get("user", {}), event.get("consent", {})
+        told: Json = {"eventName": name, "clientId": client_id, "eventTimestamp": happened, "eventSource": "WEB"}
+        if user_id := self._user_id(user):
+            told["userId"] = user_id
+        for ours, theirs in _OWN_FIELDS.items():
+            if ours in params:
+                told[theirs] = params.pop(ours)
+        if self._may_have_user_data(event) and (people := _identifiers(user)):
+            told["userData"] = {"userIdentifiers": people}
+        if self.settings.device_and_place and (device := data_manager.device(event.get("context", {}))):
+            told["eventDeviceInfo"] = device
+        if signals := data_manager.consent(consent):
+            told["consent"] = signals
+        if cart := _cart(params.pop("items", []), params.pop("coupon", None)):
+            told["cartData"] = cart
+        told["additionalEventParameters"] = _as_texts(params)
+        return told
 
-    def _person(self, event: Event) -> Json:
-        """Who it was and where, as far as the settings allow."""
-        user, context = event.get("user", {}), event.get("context", {})
-        person: Json = {"user_id": self._user_id(user)}
-        if self.settings.user_data and self._may_have_user_data(event):
-            person["user_data"] = _user_data(user)
+    def _shared(self, event: Event, client_id: str) -> Json:
+        """What is said of all events of a request: who it was, when and where, as far as the settings allow. In one order."""
+        user, context, consent = event.get("user", {}), event.get("context", {}), event.get("consent", {})
+        shared: Json = {"client_id": client_id, "timestamp_micros": event["time"] * 1000}
+        if user_id := self._user_id(user):
+            shared["user_id"] = user_id
+        if self._may_have_user_data(event) and (user_data := _user_data(user)):
+            shared["user_data"] = user_data
         if self.settings.device_and_place:
-            person["user_agent"] = context.get("user_agent")
-            person["ip_override"] = context.get("ip")
-        return {name: value for name, value in person.items() if value}
+            if agent := context.get("user_agent"):
+                shared["user_agent"] = agent
+            if ip := context.get("ip"):
+                shared["ip_override"] = ip
+        if signals := _signals(consent):
+            shared["consent"] = signals
+        return shared
 
     def _user_id(self, user: User) -> str:
-        found = _unless_blank(user.get("user_id", ""))
-        return found if self.settings.user_id and len(found) <= 256 else ""
+        found = _unless_blank(user.get("user_id", "")) if self.settings.user_id else ""
+        return found if len(found) <= 256 else ""
 
     def _may_have_user_data(self, event: Event) -> bool:
         """Advertising within analytics: it needs more than the destination's own consent."""
+        if not self.settings.user_data:
+            return False
         said = event.get("consent", {}).get("ad_user_data")
         return said == "granted" or (said is None and self.settings.consent.at(place_of(event)).absent == "assume")
 
@@ -429,19 +441,14 @@ def _gtag_missing(event: Event) -> bool:
     return bool(told) and not any(told)
 
 
-def _signals(consent: Consent) -> Consent:
+def _signals(consent: Consent) -> Json:
     """Signals not given are left out: GA4 then uses what gtag last told of that client."""
-    told: Consent = {}
-    if "ad_user_data" in consent:
-        told["ad_user_data"] = consent["ad_user_data"]
-    if "ad_personalization" in consent:
-        told["ad_personalization"] = consent["ad_personalization"]
+    told: Json = {}
+    if said := consent.get("ad_user_data"):
+        told["ad_user_data"] = said.upper()
+    if said := consent.get("ad_personalization"):
+        told["ad_personalization"] = said.upper()
     return told
-
-
-def _consent(consent: Consent) -> Json:
-    told = {name: str(signal).upper() for name, signal in _signals(consent).items()}
-    return {"consent": told} if told else {}
 
 
 def _user_data(user: User) -> Json:
@@ -486,70 +493,91 @@ def _identifiers(user: User) -> list[Json]:
 
 def _params(event: Event, settings: Settings) -> Json:
     """At most 25: what makes the event count, what it is about, the page, then custom fields by name."""
-    session_id = event.get("ids", {}).get("ga_session_id", "")
-    ours: Json = {
-        "session_id": session_id if re.fullmatch("[1-9][0-9]{0,19}", session_id) else None,
-        "engagement_time_msec": settings.engagement_time_msec,
-        "debug_mode": settings.debug_mode or None,
-        **_commerce(event),
-        **_renamed(event.get("context", {}), _CONTEXT),
-    }
-    params = {name: value for name, value in ours.items() if value is not None}
-    custom = sorted(_renamed(event.get("custom", {})).items())
-    extra = [(name, value) for name, value in custom if name not in _OURS and param_name_allowed(name)]
-    return params | dict(extra[: _MOST_PARAMS - len(params)])
+    params: Json = {}
+    if _SESSION_ID.fullmatch(session_id := event.get("ids", {}).get("ga_session_id", "")):
+        params["session_id"] = session_id
+    params["engagement_time_msec"] = settings.engagement_time_msec
+    if settings.debug_mode:
+        params["debug_mode"] = True
+    if commerce := event.get("commerce"):
+        params |= _commerce(commerce)
+    if context := event.get("context"):
+        params |= _renamed(context, _CONTEXT)
+    if custom := event.get("custom"):
+        extra = {name: name for name in custom if name not in _OURS and param_name_allowed(name)}
+        fit = sorted(_renamed(custom, extra).items())
+        params |= fit[: _MOST_PARAMS - len(params)]
+    return params
 
 
-def _commerce(event: Event) -> Json:
-    commerce = event.get("commerce", {})
+_SESSION_ID = re.compile("[1-9][0-9]{0,19}")
+
+
+def _commerce(commerce: Commerce) -> Json:
     found = _renamed(commerce, _COMMERCE)
-    if not re.fullmatch("[A-Z]{3}", commerce.get("currency", "")):
+    if not _CURRENCY.fullmatch(commerce.get("currency", "")):
         found.pop("currency", None)
         found.pop("value", None)  # GA4 takes none without a currency
-    items = _items(commerce.get("items", ()))
-    return found | ({"items": items} if items else {})
+    if items := _items(commerce.get("items", ())):
+        found["items"] = items
+    return found
 
 
-def _items(given: Iterable[Item]) -> list[Json]:
+_CURRENCY = re.compile("[A-Z]{3}")
+
+
+def _items(given: Sequence[Item]) -> list[Json]:
     """The first that GA4 takes: 200, and fewer of great length rather than none of the event."""
-    items: list[Json] = []
-    size = 0
-    for item in (_renamed(one, _ITEM) for one in given):
-        if "item_id" in item or "item_name" in item:
-            size += len(orjson.dumps(item)) + 1
-            if size > _MOST_ITEM_BYTES:
-                break
-            items.append(item)
-    return items[:_MOST_ITEMS]
+    items = [item for one in given if "item_id" in (item := _renamed(one, _ITEM)) or "item_name" in item]
+    if len(items) <= _NEVER_TOO_LONG:
+        return items
+    sizes = itertools.accumulate(len(orjson.dumps(item)) + 1 for item in items)
+    return [item for item, size in zip(items, sizes, strict=True) if size <= _MOST_ITEM_BYTES][:_MOST_ITEMS]
 
 
-def _renamed(fields: Mapping[str, Any], names: Mapping[str, str] | None = None) -> Json:
+def _renamed(fields: Mapping[str, Any], names: Mapping[str, str]) -> Json:
     """Fields under GA4's names, fit to be sent: texts cut and without e-mail addresses, nothing blank."""
-    names = {name: name for name in fields} if names is None else names
-    fit = {ga4: _fit(ga4, fields[ours]) for ours, ga4 in names.items() if ours in fields}
-    return {name: value for name, value in fit.items() if not isinstance(value, str) or _unless_blank(value)}
+    found: Json = {}
+    for ours, theirs in names.items():
+        if ours in fields:
+            value = fields[ours]
+            fit = _fit(value, _LENGTHS.get(theirs, _LENGTH)) if isinstance(value, str) else value
+            if fit != "":
+                found[theirs] = fit
+    return found
 
 
 def _unless_blank(text: str) -> str:
     return text if text.strip() else ""
 
 
-def _fit(name: str, value: Scalar) -> Scalar:
+def _fit(text: str, longest: int) -> str:
     # an e-mail address in a parameter or page address is a breach for which Google deletes data
-    return redact(value)[: _LENGTHS.get(name, _LENGTH)] if isinstance(value, str) else value
+    return _unless_blank((redact(text) if _may_be_personal(text) else text)[:longest])
+
+
+#: Without any of these, `redact` leaves a text as it is.
+_may_be_personal = re.compile(r"[@%&\\+(\uff20\ufe6b]").search
 
 
 # The same for the Data Manager API
 
 
 def _cart(items: Sequence[Json], coupon: str | None) -> Json:
-    own = {"item_id": "itemId", "quantity": "quantity", "price": "unitPrice"}
-    found: list[Json] = []
-    for item in items:
-        rest = _as_texts({name: value for name, value in item.items() if name not in own})
-        line = {theirs: item[ours] for ours, theirs in own.items() if ours in item}
-        found.append(line | ({"additionalItemParameters": rest} if rest else {}))
-    return ({"couponCodes": [coupon]} if coupon else {}) | ({"items": found} if found else {})
+    cart: Json = {"couponCodes": [coupon]} if coupon else {}
+    if items:
+        cart["items"] = [_line(item) for item in items]
+    return cart
+
+
+def _line(item: Json) -> Json:
+    line = {theirs: item[ours] for ours, theirs in _OWN_OF_ITEMS.items() if ours in item}
+    if rest := {name: value for name, value in item.items() if name not in _OWN_OF_ITEMS}:
+        line["additionalItemParameters"] = _as_texts(rest)
+    return line
+
+
+_OWN_OF_ITEMS = {"item_id": "itemId", "quantity": "quantity", "price": "unitPrice"}
 
 
 def _as_texts(params: Json) -> list[Json]:
@@ -565,17 +593,20 @@ def _as_texts(params: Json) -> list[Json]:
 def _verdict(response: Response) -> Outcome:
     status = response.status
     if 200 <= status < 300:
-        messages = _validation_messages(response.body)  # of the validation server; GA4 itself says nothing
+        messages = _validation_messages(response.body) if response.body else None  # of the validation server
         if messages:
             return Rejected(f"GA4 would not take it: {', '.join(_validation_codes(messages))}", whole=True)
         if messages is not None:
             return Delivered("valid; the secret and the measurement id were not looked at")
-        return Delivered("received; GA4 confirms no more than that")
+        return _RECEIVED  # GA4 itself says nothing
     if status < 400 or status in (408, 425, 429) or status >= 500:
         return Retry(f"HTTP {status}", retry_after(response), throttled=status == 429, unclear=left_open(response))
     if status in (401, 403, 404, 405):
         return Halt(f"HTTP {status}: not what GA4 answers; is the endpoint right?")
     return Rejected(f"HTTP {status}", whole=True)
+
+
+_RECEIVED = Delivered("received; GA4 confirms no more than that")
 
 
 def _validation_messages(body: bytes) -> list[Any] | None:

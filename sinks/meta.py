@@ -20,7 +20,7 @@ Meta throttles with HTTP 400, so the code in the answer decides, not the status.
 
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -29,13 +29,14 @@ from pydantic import Field, field_validator
 
 from app.consent import Flag
 from app.destination import Destination
-from app.events import Commerce, Context, Event, Ids, Json, Scalar, Source, User
+from app.events import Commerce, Context, Event, Ids, Json, Scalar, Source
 from app.fields import SecretRef
 from app.identity import is_sha256, letters_only, sha256
 from sinks._base import (
     DAY,
     Delivered,
     Halt,
+    HashedFields,
     Limits,
     MatchKey,
     Outcome,
@@ -50,9 +51,12 @@ from sinks._base import (
     Sink,
     Skip,
     answered,
-    hashed,
+    currency_code,
+    hashed_lists,
+    is_blank,
     is_test,
     left_open,
+    listed,
     one_for_all,
     person_ip,
     retry_after,
@@ -74,7 +78,7 @@ from sinks._kinds import (
     each,
     kinds,
 )
-from sinks._places import hashed_places, us_state, us_zip
+from sinks._places import hashes_of_places, us_state, us_zip
 
 #: Canonical name -> standard event. Meta has none for the rest (refund, login, view_cart, ...).
 NAMES = {
@@ -145,6 +149,17 @@ FIELDS = {
 
 #: Fields of custom_data that the sink fills.
 _OURS = {"value", "currency", "contents", "content_ids", "content_type", "order_id", "search_string"}
+
+
+#: Of a person: our identifier -> hash rule, Meta's field.
+HASHED: HashedFields = {
+    "email": ("plain", "em"),
+    "phone": ("digits", "ph"),
+    "first_name": ("plain", "fn"),
+    "last_name": ("plain", "ln"),
+    "birth_date": ("ymd", "db"),
+    "gender": ("letter", "ge"),
+}
 
 
 class Settings(Destination):
@@ -236,14 +251,8 @@ class Meta(Sink):
         MatchKey("lead id", ("user_data.lead_id",), ("ids.lead_id",)),
     )
     Settings: ClassVar[type[Destination]] = Settings
-    variants: ClassVar[Mapping[str, str]] = {
-        "email": "plain",
-        "phone": "digits",
-        "first_name": "plain",
-        "last_name": "plain",
-        "birth_date": "ymd",
-        "gender": "letter",
-    }
+    lists_events: ClassVar[bool] = True
+    variants: ClassVar[Mapping[str, str]] = {name: rule for name, (rule, _) in HASHED.items()}
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
@@ -274,28 +283,32 @@ class Meta(Sink):
         action_source = self._action_source(event, pages)
         if action_source == "skip":
             return Skip("a website event without page address or user agent")
-        privacy = self._limited_data_use(event, user_data)
-        if isinstance(privacy, Skip):
-            return privacy
-        body = {
+        body: Json = {
             "event_name": name,
             "event_time": event["time"] // 1000,  # in seconds; milliseconds would fail the request
             "event_id": event["event_id"],
             "action_source": action_source,
             **pages,
             "user_data": user_data,
-            **({"custom_data": custom_data} if custom_data else {}),
-            # attribution yes, personalised delivery no: the nearest there is to Google's signal
-            **({"opt_out": True} if event.get("consent", {}).get("ad_personalization") == "denied" else {}),
-            **privacy,
         }
+        if custom_data:
+            body["custom_data"] = custom_data
+        consent = event.get("consent", {})
+        if consent.get("ad_personalization") == "denied":
+            # attribution yes, personalised delivery no: the nearest there is to Google's signal
+            body["opt_out"] = True
+        if self.settings.limited_data_use or consent.get("limited"):
+            privacy = self._limited_data_use(event, user_data)
+            if isinstance(privacy, Skip):
+                return privacy
+            body |= privacy
         return Payload(event["event_id"], body, ("test",) if is_test(event) else ())
 
     def request(self, batch: Sequence[Payload], secrets: Secrets) -> Request:
         return self._request(batch, secrets, self.settings.test_event_code if "test" in batch[0].group else None)
 
     def _request(self, batch: Sequence[Payload], secrets: Secrets, test_event_code: str | None) -> Request:
-        body: Json = {"data": [payload.body for payload in batch]}
+        body: Json = {"data": listed(batch)}
         if test_event_code:
             body["test_event_code"] = test_event_code
         if self.settings.app_secret:
@@ -330,8 +343,6 @@ class Meta(Sink):
         return action_source
 
     def _limited_data_use(self, event: Event, user_data: Json) -> Json | Skip:
-        if not (self.settings.limited_data_use or event.get("consent", {}).get("limited")):
-            return {}
         state: str | None = self.settings.limited_data_use_state
         if state is None and "client_ip_address" in user_data:
             return _ldu(country=0, state=0)
@@ -351,56 +362,50 @@ def _ldu(*, country: int, state: int) -> Json:
     }
 
 
-_PAGE = re.compile("https?://[^/]")
+_is_page = re.compile("https?://[^/]").match
 
 
 def _pages(context: Context) -> Json:
     """Addresses count with their scheme only."""
-    pages = {"event_source_url": context.get("url", ""), "referrer_url": context.get("referrer", "")}
-    return {name: page for name, page in pages.items() if _PAGE.match(page)}
+    pages: Json = {}
+    if _is_page(url := context.get("url", "")):
+        pages["event_source_url"] = url
+    if _is_page(referrer := context.get("referrer", "")):
+        pages["referrer_url"] = referrer
+    return pages
 
 
 # user_data
 
-_NEITHER = sha256("n")  # a gender that Meta has no letter for
-
-
-_DIGESTS = {
-    "email": "em",
-    "phone": "ph",
-    "first_name": "fn",
-    "last_name": "ln",
-    "birth_date": "db",
-    "gender": "ge",
-}
-_PLACES = {"city": "ct", "region": "st", "postal_code": "zp"}
+_NEITHER = [sha256("n")]  # a gender that Meta has no letter for
 
 
 def _user_data(event: Event, external_id: str) -> Json:
     user, ids, context = event.get("user", {}), event.get("ids", {}), event.get("context", {})
-    digests = hashed(user, Meta.variants)
-    if digests.get("gender") == _NEITHER:
-        del digests["gender"]
-    found = {_DIGESTS[name]: [digest] for name, digest in digests.items()}
-    found |= {name: [digest] for name, digest in hashed_places(_address(user), user, _PLACES).items()}
+    found: Json = hashed_lists(user, HASHED)
+    if found.get("ge") == _NEITHER:
+        del found["ge"]
+    found |= _places(user)
     if external := _external_id(user.get("user_id", ""), external_id):
         found["external_id"] = [external]
-    clear = {
-        "client_ip_address": person_ip(context.get("ip", "")),
-        "client_user_agent": context.get("user_agent", "").strip(),
-        "fbp": ids.get("fbp"),
-        "fbc": _fbc(ids, context.get("url", ""), event["time"]),
-        "lead_id": _lead_id(ids.get("lead_id", "")),
-    }
-    return found | {name: value for name, value in clear.items() if value and not _is_blank(value)}
+    if ip := person_ip(context.get("ip", "")):
+        found["client_ip_address"] = ip
+    if agent := context.get("user_agent", "").strip():
+        found["client_user_agent"] = agent
+    if (fbp := ids.get("fbp", "")).strip():
+        found["fbp"] = fbp
+    if (fbc := _fbc(ids, context.get("url", ""), event["time"])).strip():
+        found["fbc"] = fbc
+    if lead_id := _lead_id(ids.get("lead_id", "")):
+        found["lead_id"] = lead_id
+    return found
 
 
-def _address(user: User) -> dict[str, str]:
+def _written(city: str, region: str, postal_code: str, country: str) -> dict[str, str]:
     """City, state, postal code and country as Meta writes them; empty where they cannot be written so."""
-    country = user.get("country", "").lower()
-    region, postal_code = user.get("region", ""), user.get("postal_code", "")
+    country = country.lower()
     return {
-        "ct": letters_only(user.get("city", ""), digits=False, spaces=False),
+        "ct": letters_only(city, digits=False, spaces=False),
         "st": us_state(region) if country == "us" else letters_only(region, digits=True, spaces=False),
         "zp": us_zip(postal_code) if country == "us" else _NO_PART_OF_A_CODE.sub("", postal_code).lower(),
         "country": country if _COUNTRY.fullmatch(country) else "",
@@ -409,6 +414,7 @@ def _address(user: User) -> dict[str, str]:
 
 _COUNTRY = re.compile("[a-z]{2}")
 _NO_PART_OF_A_CODE = re.compile(r"[\s-]")
+_places = hashes_of_places(_written, {"city": "ct", "region": "st", "postal_code": "zp"})
 
 
 def _external_id(user_id: str, form: str) -> str:
@@ -445,7 +451,12 @@ _TOO_LITTLE = (
 )
 
 
+_TOGETHER_TOO_LITTLE = frozenset[str]().union(*_TOO_LITTLE)
+
+
 def matchable(user_data: Json) -> bool:
+    if not user_data.keys() <= _TOGETHER_TOO_LITTLE:  # most often, and quickly seen
+        return True
     return not any(user_data.keys() <= too_little for too_little in _TOO_LITTLE)
 
 
@@ -454,57 +465,55 @@ def matchable(user_data: Json) -> bool:
 
 def _custom_data(event: Event, name: str, settings: Settings) -> Json:
     commerce = event.get("commerce", {})
-    custom = event.get("custom", {})
-    known: Json = {
-        **_money(commerce),
-        **_contents(commerce, settings),
-        "order_id": commerce.get("transaction_id"),
-        "search_string": commerce.get("search_term"),
-        **_lead(event, settings.lead_event_source),
-    }
-    if name == "InitiateCheckout":
-        known["num_items"] = sum(content["quantity"] for content in known.get("contents", ())) or None
-    chosen = {key: custom[key] for key in settings.custom_data if key in custom and _fits(key, custom[key])}
-    return chosen | {key: value for key, value in known.items() if not _is_blank(value)}
+    found = _chosen(event.get("custom", {}), settings.custom_data) if settings.custom_data else {}
+    found |= _money(commerce)
+    if contents := _contents(commerce, settings.content_id):
+        found["content_type"] = settings.content_type
+        found["content_ids"] = list(dict.fromkeys([content["id"] for content in contents]))
+        found["contents"] = contents
+        if name == "InitiateCheckout":
+            found["num_items"] = sum(content["quantity"] for content in contents)
+    if (order := commerce.get("transaction_id", "")).strip():
+        found["order_id"] = order
+    if (searched := commerce.get("search_term", "")).strip():
+        found["search_string"] = searched
+    if settings.lead_event_source:
+        found |= _lead(event, settings.lead_event_source)
+    return found
 
 
-def _is_blank(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
+def _chosen(custom: Mapping[str, Scalar], names: Iterable[str]) -> Json:
+    return {name: custom[name] for name in names if name in custom and _fits(name, custom[name])}
 
 
 def _fits(key: str, value: Scalar) -> bool:
-    return not _is_blank(value) and FIELDS.get(f"custom_data.{key}", SCALAR).fits(value)
+    return not is_blank(value) and FIELDS.get(f"custom_data.{key}", SCALAR).fits(value)
 
 
-def _lead(event: Event, crm: str | None) -> Json:
+def _lead(event: Event, crm: str) -> Json:
     """What makes an event one of Conversion Leads, beside the lead id in user_data."""
-    if crm is None or event["source"] != "crm" or not _lead_id(event.get("ids", {}).get("lead_id", "")):
+    if event["source"] != "crm" or not _lead_id(event.get("ids", {}).get("lead_id", "")):
         return {}
-    return {"event_source": "crm", "lead_event_source": crm}
+    return {"event_source": "crm", **({"lead_event_source": crm} if crm.strip() else {})}
 
 
 def _money(commerce: Commerce) -> Json:
     """Both or neither: a value without a currency fails the request (100/2804023)."""
-    currency = commerce.get("currency", "").upper()
-    if "value" not in commerce or not _CURRENCY.fullmatch(currency):
-        return {}
-    return {"value": commerce["value"], "currency": currency}
+    currency = currency_code(commerce.get("currency", ""))
+    return {"value": commerce["value"], "currency": currency} if currency and "value" in commerce else {}
 
 
-_CURRENCY = re.compile("[A-Z]{3}")
-
-
-def _contents(commerce: Commerce, settings: Settings) -> Json:
+def _contents(commerce: Commerce, content_id: Literal["item_id", "variant"]) -> list[Json]:
     """Items that have an id: one without fails the request (100/2804008)."""
     contents: list[Json] = []
     for item in commerce.get("items", ()):
-        if item.get(settings.content_id, "").strip() and item.get("quantity", 1) > 0:
-            content: Json = {"id": item[settings.content_id], "quantity": item.get("quantity", 1)}
-            contents.append(content | ({"item_price": item["price"]} if "price" in item else {}))
-    if not contents:
-        return {}
-    ids = list(dict.fromkeys(content["id"] for content in contents))
-    return {"content_type": settings.content_type, "content_ids": ids, "contents": contents}
+        item_id, quantity = item.get(content_id, ""), item.get("quantity", 1)
+        if item_id.strip() and quantity > 0:
+            content: Json = {"id": item_id, "quantity": quantity}
+            if "price" in item:
+                content["item_price"] = item["price"]
+            contents.append(content)
+    return contents
 
 
 # The answer. Texts of Meta are localised and can quote values, so none of them is passed on: codes, and words of ours.

@@ -25,13 +25,14 @@ from pydantic import Field, field_validator, model_validator
 
 from app.consent import Flag
 from app.destination import Destination
-from app.events import Commerce, Event, Item, Json, Source, User
+from app.events import Commerce, Context, Event, Item, Json, Source
 from app.fields import SecretRef
 from app.identity import is_sha256, letters_only, sha256
 from sinks._base import (
     DAY,
     Delivered,
     Halt,
+    HashedFields,
     Limits,
     MatchKey,
     Outcome,
@@ -46,15 +47,17 @@ from sinks._base import (
     Sink,
     Skip,
     answered,
-    hashed,
+    currency_code,
+    hashed_lists,
     left_open,
+    listed,
     one_for_all,
     person_ip,
     retry_after,
     whole_number,
 )
 from sinks._kinds import DIGESTS, FLAG, OBJECT, OBJECTS, TEXT, TEXTS, WHOLE, each, kinds
-from sinks._places import hashed_places, us_state, us_zip
+from sinks._places import hashes_of_places, us_state, us_zip
 
 # A product page is `view_content` to the API. Pinterest's tag, and the catalogue ads that live on it, know it as a
 # `page_visit` with product ids; a shop whose tag reports it so says `events = { page_view = false, view_item = "page_visit" }`.
@@ -127,6 +130,17 @@ FIELDS = {
     ),
     **each(WHOLE, "device_info.", "storage_free_space storage_size"),
     **kinds("device_info.", languages=TEXTS, battery_level=WHOLE, screen_density=WHOLE),
+}
+
+
+#: Of a person: our identifier -> hash rule, Pinterest's field.
+HASHED: HashedFields = {
+    "email": ("plain", "em"),
+    "phone": ("digits", "ph"),
+    "first_name": ("plain", "fn"),
+    "last_name": ("plain", "ln"),
+    "birth_date": ("ymd", "db"),
+    "gender": ("letter", "ge"),
 }
 
 
@@ -213,14 +227,8 @@ class Pinterest(Sink):
         MatchKey("birth date", ("user_data.db",), ("user.birth_date",)),
     )
     Settings: ClassVar[type[Destination]] = Settings
-    variants: ClassVar[Mapping[str, str]] = {
-        "email": "plain",
-        "phone": "digits",
-        "first_name": "plain",
-        "last_name": "plain",
-        "birth_date": "ymd",
-        "gender": "letter",
-    }
+    lists_events: ClassVar[bool] = True
+    variants: ClassVar[Mapping[str, str]] = {name: rule for name, (rule, _) in HASHED.items()}
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
@@ -247,20 +255,23 @@ class Pinterest(Sink):
             return Skip("neither an e-mail address nor IP address and user agent together")
         if "pinterestbot" in user_data.get("client_user_agent", "").lower():
             return Skip("a visit of Pinterest's own crawler")
-        custom_data = _custom_data(event, name, self.settings)
-        body = {
+        body: Json = {
             "event_name": name,
             "action_source": action_source,
             "event_time": event["time"] // 1000,
             "event_id": event["event_id"],
-            **_page(event, action_source),
-            **self._app(action_source),
-            **({"partner_name": self.settings.partner_name} if self.settings.partner_name else {}),
+            **_page(event.get("context", {}), action_source),
             "user_data": user_data,
-            **({"custom_data": custom_data} if custom_data else {}),
-            # Pinterest reads it as an opt-out of tracking: the nearest there is to Google's signal
-            **({"opt_out": True} if event.get("consent", {}).get("ad_personalization") == "denied" else {}),
         }
+        if self.settings.app_id and action_source in ("app_ios", "app_android"):
+            body["app_id"] = self.settings.app_id
+        if self.settings.partner_name:
+            body["partner_name"] = self.settings.partner_name
+        if custom_data := _custom_data(event, name, self.settings):
+            body["custom_data"] = custom_data
+        if event.get("consent", {}).get("ad_personalization") == "denied":
+            # Pinterest reads it as an opt-out of tracking: the nearest there is to Google's signal
+            body["opt_out"] = True
         return Payload(event["event_id"], body, dedup_window=0 if action_source == "offline" else None)
 
     def request(self, batch: Sequence[Payload], secrets: Secrets) -> Request:
@@ -268,7 +279,7 @@ class Pinterest(Sink):
             "POST",
             f"{self.settings.endpoint}/v5/ad_accounts/{self.settings.ad_account_id}/events",
             {"Authorization": f"Bearer {secrets['access_token']}", "Content-Type": "application/json"},
-            orjson.dumps({"data": [payload.body for payload in batch]}),
+            orjson.dumps({"data": listed(batch)}),
         )
 
     def test_request(self, batch: Sequence[Payload], secrets: Secrets) -> Request:
@@ -281,22 +292,23 @@ class Pinterest(Sink):
         results = _results(answer, len(batch)) if response.status in (200, 422) else None
         if results is None:
             return one_for_all(batch, _of_request(answer, response))
-        return [_of_event(result, _request_id(response)) for result in results]
-
-    def _app(self, action_source: str) -> Json:
-        is_app = action_source in ("app_ios", "app_android")
-        return {"app_id": self.settings.app_id} if is_app and self.settings.app_id else {}
+        request_id = _request_id(response)
+        taken = Delivered(request_id)  # most often
+        return [taken if result == _PROCESSED else _of_event(result, request_id) for result in results]
 
 
-def _page(event: Event, action_source: str) -> Json:
+def _page(context: Context, action_source: str) -> Json:
     """The page, of web events only, and the person's language as two letters."""
-    context = event.get("context", {})
-    url = context.get("url", "")
-    language = re.match(r"([a-z]{2})(?:[-_]|$)", context.get("language", "").lower())
-    return {
-        **({"event_source_url": url} if action_source == "web" and re.match(r"https?://[^/]", url) else {}),
-        **({"language": language[1]} if language else {}),
-    }
+    found: Json = {}
+    if action_source == "web" and _is_page(url := context.get("url", "")):
+        found["event_source_url"] = url
+    if language := _language(context.get("language", "").lower()):
+        found["language"] = language[1]
+    return found
+
+
+_is_page = re.compile("https?://[^/]").match
+_language = re.compile(r"([a-z]{2})(?:[-_]|$)").match
 
 
 # user_data
@@ -304,41 +316,37 @@ def _page(event: Event, action_source: str) -> Json:
 
 def _user_data(event: Event, external_id: str) -> Json:
     user, context = event.get("user", {}), event.get("context", {})
-    found = hashed(user, Pinterest.variants)
-    digests = {
-        "em": found.get("email"),
-        "ph": found.get("phone"),
-        "fn": found.get("first_name"),
-        "ln": found.get("last_name"),
-        "ge": found.get("gender"),
-        "db": found.get("birth_date"),
-        **hashed_places(_address(user), user, {"city": "ct", "region": "st", "postal_code": "zp"}),
-        "external_id": _external_id(user.get("user_id", "").strip(), external_id),
-    }
-    clear = {
-        "client_ip_address": person_ip(context.get("ip", "")),
-        "client_user_agent": context.get("user_agent", "").strip(),
-        "click_id": event.get("ids", {}).get("epik"),  # byte for byte: it is case-sensitive
-    }
-    return {name: [digest] for name, digest in digests.items() if digest} | {k: v for k, v in clear.items() if v}
+    found: Json = hashed_lists(user, HASHED)
+    found |= _places(user)
+    if external := _external_id(user.get("user_id", "").strip(), external_id):
+        found["external_id"] = [external]
+    if ip := person_ip(context.get("ip", "")):
+        found["client_ip_address"] = ip
+    if agent := context.get("user_agent", "").strip():
+        found["client_user_agent"] = agent
+    if click := event.get("ids", {}).get("epik"):
+        found["click_id"] = click  # byte for byte: it is case-sensitive
+    return found
 
 
 def matchable(user_data: Json) -> bool:
     return "em" in user_data or {"client_ip_address", "client_user_agent"} <= user_data.keys()
 
 
-def _address(user: User) -> dict[str, str]:
+def _written(city: str, region: str, postal_code: str, country: str) -> dict[str, str]:
     """City, state, postal code and country as Pinterest writes them; empty where they cannot be written so."""
-    country, region = user.get("country", "").lower(), user.get("region", "")
-    postal_code = user.get("postal_code", "")
+    country = country.lower()
     two_letters = re.fullmatch(r"(?:[a-z]{2}-)?([a-z]{2})", region.strip().lower())
     return {
-        "ct": letters_only(user.get("city", ""), digits=True, spaces=False),
+        "ct": letters_only(city, digits=True, spaces=False),
         "st": us_state(region) if country == "us" else two_letters[1] if two_letters else "",
         # the letters of British and Canadian codes are left out, too: Pinterest wants digits and nothing else
         "zp": us_zip(postal_code) if country == "us" else re.sub("[^0-9]", "", postal_code),
         "country": country if re.fullmatch("[a-z]{2}", country) else "",
     }
+
+
+_places = hashes_of_places(_written, {"city": "ct", "region": "st", "postal_code": "zp"})
 
 
 def _external_id(user_id: str, form: str) -> str:
@@ -355,26 +363,31 @@ def _external_id(user_id: str, form: str) -> str:
 def _custom_data(event: Event, name: str, settings: Settings) -> Json:
     commerce = event.get("commerce", {})
     items = [item for item in commerce.get("items", ()) if _sellable(item, settings.content_id)]
-    category = _common(items, "category") or (commerce.get("list_name") if name == "view_category" else None)
-    known: Json = {
-        **_money(commerce),
-        "order_id": commerce.get("transaction_id"),
-        "search_string": commerce.get("search_term"),
-        "content_ids": list(dict.fromkeys(item[settings.content_id] for item in items)),
-        "contents": [_content(item, settings.content_id) for item in items],
-        "content_name": _common(items, "item_name"),
-        "content_category": category,
-        "content_brand": _common(items, "brand"),
-        "num_items": sum(item.get("quantity", 1) for item in items),
-        "opt_out_type": "LDP" if settings.limited_data_processing or event.get("consent", {}).get("limited") else None,
-    }
-    return _filled(known)
+    found = _money(commerce)
+    if (order := commerce.get("transaction_id", "")).strip():
+        found["order_id"] = order
+    if (searched := commerce.get("search_term", "")).strip():
+        found["search_string"] = searched
+    if items:
+        found["content_ids"] = list(dict.fromkeys([item[settings.content_id] for item in items]))
+        found["contents"] = [_content(item, settings.content_id) for item in items]
+        found["num_items"] = sum([item.get("quantity", 1) for item in items])
+    category = _common(items, "category") or (commerce.get("list_name", "") if name == "view_category" else "")
+    if category.strip():
+        found["content_category"] = category
+    if (item_name := _common(items, "item_name")).strip():
+        found["content_name"] = item_name
+    if (brand := _common(items, "brand")).strip():
+        found["content_brand"] = brand
+    if settings.limited_data_processing or event.get("consent", {}).get("limited"):
+        found["opt_out_type"] = "LDP"
+    return found
 
 
 def _money(commerce: Commerce) -> Json:
     """Both or neither: without a currency Pinterest takes the advertiser's own for it."""
-    currency = commerce.get("currency", "").upper()
-    if "value" not in commerce or not re.fullmatch("[A-Z]{3}", currency):
+    currency = currency_code(commerce.get("currency", ""))
+    if not currency or "value" not in commerce:
         return {}
     return {"value": decimal_text(commerce["value"]), "currency": currency}
 
@@ -390,30 +403,29 @@ def _sellable(item: Item, content_id: Literal["item_id", "variant"]) -> bool:
 
 
 def _content(item: Item, content_id: Literal["item_id", "variant"]) -> Json:
-    content: Json = {
-        "id": item[content_id],
-        "quantity": item.get("quantity", 1),
-        "item_price": decimal_text(item["price"]) if "price" in item else None,
-        "item_name": item.get("item_name"),
-        "item_category": item.get("category"),
-        "item_brand": item.get("brand"),
-    }
-    return _filled(content)
+    content: Json = {"id": item[content_id], "quantity": item.get("quantity", 1)}
+    if "price" in item:
+        content["item_price"] = decimal_text(item["price"])
+    if (name := item.get("item_name", "")).strip():
+        content["item_name"] = name
+    if (category := item.get("category", "")).strip():
+        content["item_category"] = category
+    if (brand := item.get("brand", "")).strip():
+        content["item_brand"] = brand
+    return content
 
 
-def _common(items: Sequence[Item], field: Literal["item_name", "category", "brand"]) -> str | None:
+def _common(items: Sequence[Item], field: Literal["item_name", "category", "brand"]) -> str:
     """What all the items say, where they all say the same."""
-    told = {item.get(field) for item in items}
-    return told.pop() if len(told) == 1 else None
-
-
-def _filled(fields: Json) -> Json:
-    """Without what is missing, empty or blank."""
-    return {name: value for name, value in fields.items() if (value.strip() if isinstance(value, str) else value)}
+    if len(items) == 1:
+        return items[0].get(field, "")
+    told = {item.get(field, "") for item in items}
+    return told.pop() if len(told) == 1 else ""
 
 
 # The answer. Texts of Pinterest can quote values, so none of them is passed on: codes, and words of ours.
 
+_PROCESSED = {"status": "processed"}
 LONGEST_RECEIPT = 512 * 1024  # bytes; no more is read of an answer
 _NOT_ALL = 953
 _THROTTLED = 8

@@ -16,7 +16,7 @@ And much is told by TikTok's partners only: what could do harm if they were wron
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import unquote
@@ -47,9 +47,12 @@ from sinks._base import (
     Sink,
     Skip,
     answered,
+    currency_code,
     hashed,
+    is_blank,
     is_test,
     left_open,
+    listed,
     one_for_all,
     person_ip,
     retry_after,
@@ -68,7 +71,7 @@ from sinks._kinds import (
     each,
     kinds,
 )
-from sinks._places import hashed_places
+from sinks._places import hashes_of_places
 
 API_VERSION = "v1.3"
 
@@ -136,6 +139,9 @@ EVENT_SOURCES: Mapping[Source, EventSource] = {
 }
 
 UserField = Literal["first_name", "last_name", "zip_code", "city", "state", "country"]
+
+#: Identifier -> hash rule. A phone is hashed with its plus; without it, nobody is found.
+_CONTACT = {"email": "plain", "phone": "e164"}
 
 #: Properties that the sink fills.
 _OURS = {"value", "currency", "contents", "content_ids", "content_type", "order_id", "search_string"}
@@ -235,9 +241,9 @@ class TikTok(Sink):
     )
     counts_tests: ClassVar[bool] = True  # TikTok does not say that they do not
     Settings: ClassVar[type[Destination]] = Settings
+    lists_events: ClassVar[bool] = True
     variants: ClassVar[Mapping[str, str]] = {
-        "email": "plain",
-        "phone": "e164",  # with its plus; hashed without it, nobody is found
+        **_CONTACT,
         "first_name": "joined",
         "last_name": "joined",
     }
@@ -276,31 +282,28 @@ class TikTok(Sink):
             return place
         event_source, event_source_id = place
         user = _user(event, self.settings)
-        lead = _lead(event, self.settings) if event_source == "crm" else {}
+        lead = _lead(event, self.settings.lead_event_source) if event_source == "crm" else {}
         if not matchable(user) and not lead:
             return Skip("too little to match a person by")
-        page = _page(event.get("context", {}), self.settings.page_url) if event_source == "web" else {}
-        if event_source == "web" and "url" not in page:
-            return Skip("a web event without page address")
-        parts = {
-            "page": page,
-            "properties": _properties(event, self.settings),
-            "lead": lead,
-            "limited_data_use": self._limited(event),
-        }
-        body = {
+        body: Json = {
             "event": name,
             "event_time": event["time"] // 1000,  # in seconds
             "event_id": event["event_id"],
             "user": user,
-            **{part: value for part, value in parts.items() if value},
         }
-        return Payload(
-            event["event_id"],
-            body,
-            (event_source, event_source_id, *(("test",) if is_test(event) else ())),
-            None if event_source == "web" else 0,  # TikTok tells of repetitions under one pixel code, and of no others
-        )
+        if event_source == "web":
+            page = body["page"] = _page(event.get("context", {}), self.settings.page_url)
+            if "url" not in page:
+                return Skip("a web event without page address")
+        if properties := _properties(event, self.settings):
+            body["properties"] = properties
+        if lead:
+            body["lead"] = lead
+        if self._limited(event):
+            body["limited_data_use"] = True
+        group = (event_source, event_source_id, "test") if is_test(event) else (event_source, event_source_id)
+        # TikTok tells of repetitions under one pixel code, and of no others
+        return Payload(event["event_id"], body, group, None if event_source == "web" else 0)
 
     def request(self, batch: Sequence[Payload], secrets: Secrets) -> Request:
         return self._request(batch, secrets, self.settings.test_event_code if "test" in batch[0].group[2:] else None)
@@ -338,7 +341,7 @@ class TikTok(Sink):
             "event_source": event_source,
             "event_source_id": event_source_id,
             **({"test_event_code": test_event_code} if test_event_code else {}),
-            "data": [payload.body for payload in batch],
+            "data": listed(batch),
         }
         return Request(
             "POST",
@@ -348,28 +351,20 @@ class TikTok(Sink):
         )
 
 
-def _filled(fields: Mapping[str, Any]) -> Json:
-    """Without what is not known: no null, no blank text."""
-    return {
-        name: value
-        for name, value in fields.items()
-        if value is not None and not (isinstance(value, str) and not value.strip())
-    }
-
-
 # page: a whole address with a host that is a name or a number
 
 _PAGE = re.compile(r"https?://[\w.-]+(:[0-9]{1,5})?([/?#]\S*)?", re.IGNORECASE)
 
 
 def _page(context: Context, instead: str | None) -> Json:
-    url, referrer = context.get("url", ""), context.get("referrer", "")
-    return _filled(
-        {
-            "url": url if _PAGE.fullmatch(url) else instead,
-            "referrer": referrer if _PAGE.fullmatch(referrer) else None,
-        }
-    )
+    page: Json = {}
+    if _PAGE.fullmatch(url := context.get("url", "")):
+        page["url"] = url
+    elif instead:
+        page["url"] = instead
+    if _PAGE.fullmatch(referrer := context.get("referrer", "")):
+        page["referrer"] = referrer
+    return page
 
 
 # user
@@ -380,24 +375,30 @@ _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
 
 def _user(event: Event, settings: Settings) -> Json:
     user, ids, context = event.get("user", {}), event.get("ids", {}), event.get("context", {})
+    found: Json = _hashes(user, _CONTACT)
+    if external_id := _external_id(user.get("user_id", ""), settings.external_id):
+        found["external_id"] = external_id
+    # from a cookie it can come percent-encoded; a click id itself has no percent sign
+    if (click := unquote(ids.get("ttclid", ""))).strip():
+        found["ttclid"] = click
+    if (browser := ids.get("ttp", "")).strip():
+        found["ttp"] = browser
+    if ip := person_ip(context.get("ip", "")):
+        found["ip"] = ip
+    if (agent := context.get("user_agent", "")).strip():
+        found["user_agent"] = agent
+    if _LANGUAGE.fullmatch(language := context.get("language", "")):
+        found["locale"] = language
+    if settings.user_fields:
+        more = {**_hashes(user, TikTok.variants), **_address(user)}
+        found |= {name: text for name in settings.user_fields if (text := more.get(name, "")).strip()}
+    return found
+
+
+def _hashes(user: User, variants: Mapping[str, str]) -> dict[str, str]:
     # shops that hash in the browser also hash empty fields, and all of these people would be one
-    found = {name: digest for name, digest in hashed(user, TikTok.variants).items() if digest != _OF_NOTHING}
-    language = context.get("language", "")
-    more = {**found, **_address(user)} if settings.user_fields else found
-    return _filled(
-        {
-            "email": found.get("email"),
-            "phone": found.get("phone"),
-            "external_id": _external_id(user.get("user_id", ""), settings.external_id),
-            # from a cookie it can come percent-encoded; a click id itself has no percent sign
-            "ttclid": unquote(ids.get("ttclid", "")),
-            "ttp": ids.get("ttp"),
-            "ip": person_ip(context.get("ip", "")),
-            "user_agent": context.get("user_agent"),
-            "locale": language if _LANGUAGE.fullmatch(language) else None,
-            **{name: more.get(name) for name in settings.user_fields},
-        }
-    )
+    found = hashed(user, variants)
+    return {name: one for name, one in found.items() if one != _OF_NOTHING} if _OF_NOTHING in found.values() else found
 
 
 def _external_id(user_id: str, form: str) -> str:
@@ -412,14 +413,19 @@ def _external_id(user_id: str, form: str) -> str:
 
 def _address(user: User) -> dict[str, str]:
     """Postal code, city, state and country: letters and digits in lower case, and nothing else."""
-    postal_code = letters_only(user.get("postal_code", ""), digits=True, spaces=False)
     region = re.sub(r"^[A-Z]{2}-", "", user.get("region", ""))  # US-CA as ISO 3166-2 writes it
     return {
-        **hashed_places({"zip_code": postal_code}, user, {"postal_code": "zip_code"}),
+        **{name: digest for name, (digest,) in _zip_code(user).items()},
         "city": letters_only(user.get("city", ""), digits=True, spaces=False),
         "state": letters_only(region, digits=True, spaces=False),
         "country": letters_only(user.get("country", ""), digits=True, spaces=False),
     }
+
+
+_zip_code = hashes_of_places(
+    lambda _city, _region, postal_code, _country: {"zip_code": letters_only(postal_code, digits=True, spaces=False)},
+    {"postal_code": "zip_code"},
+)
 
 
 def matchable(user: Json) -> bool:
@@ -429,55 +435,59 @@ def matchable(user: Json) -> bool:
     )
 
 
-def _lead(event: Event, settings: Settings) -> Json:
+def _lead(event: Event, crm: str | None) -> Json:
     """The lead's id as it was exported from TikTok. A CRM's name alone says nothing."""
-    lead = _filled({"lead_id": event.get("ids", {}).get("lead_id")})
-    return lead | _filled({"lead_event_source": settings.lead_event_source}) if lead else {}
+    lead_id = event.get("ids", {}).get("lead_id", "")
+    if not lead_id.strip():
+        return {}
+    return {"lead_id": lead_id, "lead_event_source": crm} if crm and crm.strip() else {"lead_id": lead_id}
 
 
 # properties
 
 
 def _properties(event: Event, settings: Settings) -> Json:
-    commerce, custom = event.get("commerce", {}), event.get("custom", {})
-    return _filled(
-        {
-            **{name: _fit(name, custom[name]) for name in settings.properties if name in custom},
-            **_money(commerce),
-            "order_id": commerce.get("transaction_id"),
-            "search_string": commerce.get("search_term"),
-            "contents": _contents(commerce, settings) or None,
-        }
-    )
+    commerce = event.get("commerce", {})
+    found = _chosen(event.get("custom", {}), settings.properties) if settings.properties else {}
+    found |= _money(commerce)
+    if (order := commerce.get("transaction_id", "")).strip():
+        found["order_id"] = order
+    if (searched := commerce.get("search_term", "")).strip():
+        found["search_string"] = searched
+    if contents := _contents(commerce, settings):
+        found["contents"] = contents
+    return found
 
 
 def _money(commerce: Commerce) -> Json:
     """Both or neither: a value without a currency is worth nothing."""
-    currency = commerce.get("currency", "").upper()
-    if "value" not in commerce or not re.fullmatch("[A-Z]{3}", currency):
-        return {}
-    return {"value": commerce["value"], "currency": currency}
+    currency = currency_code(commerce.get("currency", ""))
+    return {"value": commerce["value"], "currency": currency} if currency and "value" in commerce else {}
 
 
 def _contents(commerce: Commerce, settings: Settings) -> list[Json]:
     """Items that have their id in the catalogue. Ids are texts: a number fails the request (40002)."""
-    items = [item for item in commerce.get("items", ()) if item.get("quantity", 1) > 0]
-    contents = [_content(item, settings) for item in items]
-    return [content for content in contents if "content_id" in content]
+    content_id = settings.content_id
+    items = [item for item in commerce.get("items", ()) if item.get(content_id, "").strip()]
+    return [_content(item, item[content_id], settings.content_type) for item in items if item.get("quantity", 1) > 0]
 
 
-def _content(item: Item, settings: Settings) -> Json:
-    return _filled(
-        {
-            "content_id": item.get(settings.content_id),
-            "content_type": settings.content_type,
-            "content_name": item.get("item_name"),
-            "content_category": item.get("category"),
-            "brand": item.get("brand"),
-            "quantity": item.get("quantity", 1),
-            "price": item.get("price"),
-        }
-    )
+def _content(item: Item, content_id: str, content_type: str) -> Json:
+    content: Json = {"content_id": content_id, "content_type": content_type, "quantity": item.get("quantity", 1)}
+    if (name := item.get("item_name", "")).strip():
+        content["content_name"] = name
+    if (category := item.get("category", "")).strip():
+        content["content_category"] = category
+    if (brand := item.get("brand", "")).strip():
+        content["brand"] = brand
+    if "price" in item:
+        content["price"] = item["price"]
+    return content
+
+
+def _chosen(custom: Mapping[str, Scalar], names: Iterable[str]) -> Json:
+    fit = {name: _fit(name, custom[name]) for name in names if name in custom}
+    return {name: value for name, value in fit.items() if value is not None and not is_blank(value)}
 
 
 def _fit(name: str, value: Scalar) -> Scalar | None:
@@ -548,7 +558,7 @@ def _named(answer: Json, batch: Sequence[Payload]) -> set[int]:
     named = {int(index) for index in _PLACE.findall(message)}
     if any(index >= len(batch) for index in named):
         return set()
-    if any(_PLACE.search(orjson.dumps(payload.body).decode()) for payload in batch):
+    if any(_PLACE.search(payload.json.decode()) for payload in batch):
         return set()
     return named
 

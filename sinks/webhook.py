@@ -40,6 +40,7 @@ from sinks._base import (
     Sink,
     Skip,
     left_open,
+    listed,
     one_for_all,
     retry_after,
 )
@@ -76,6 +77,7 @@ class Webhook(Sink):
     purpose = "other"
     names = {name: name for name in CANONICAL_NAMES}
     Settings = Settings
+    lists_events = True
     places = Places(
         "events",
         event_id="event_id",
@@ -89,6 +91,7 @@ class Webhook(Sink):
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
+        self.sent = {*ALWAYS, *(path.partition(".")[0] for path in settings.fields)}
         self.limits = Limits(
             events=settings.most_events,
             bytes=1_000_000,  # nothing is known of the endpoint; common servers take 1 MB without being asked
@@ -98,12 +101,12 @@ class Webhook(Sink):
 
     def encode(self, event: Event, name: str) -> Payload | Skip:
         # of the parts there are those fields only that the settings name: app/prepare.py
-        sent = (*ALWAYS, *(path.partition(".")[0] for path in self.settings.fields))
-        body = {part: value for part, value in event.items() if part in sent}
-        return Payload(event["event_id"], body | {"event_name": name})
+        body = {part: value for part, value in event.items() if part in self.sent}
+        body["event_name"] = name
+        return Payload(event["event_id"], body)
 
     def request(self, batch: Sequence[Payload], secrets: Secrets) -> Request:  # noqa: ARG002 (the secret signs)
-        body = orjson.dumps({"events": [payload.body for payload in batch]})
+        body = orjson.dumps({"events": listed(batch)})
         message_id = f"msg_{sha256(body).hexdigest()[:32]}"
         headers = {"Content-Type": "application/json", "webhook-id": message_id}
         return Request("POST", self.settings.endpoint, headers, body)

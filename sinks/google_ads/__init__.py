@@ -47,7 +47,8 @@ from sinks._base import (
 )
 from sinks.google_ads import upload_clicks
 
-_ACTION = "[1-9][0-9]{0,19}"
+_ACTION = re.compile("[1-9][0-9]{0,19}")
+_DIGITS = re.compile("[0-9]+")
 _LONGEST_ID = 512
 
 SOURCES: Mapping[Source, str] = {
@@ -149,7 +150,7 @@ class Settings(Destination):
     def _actions(cls, value: dict[str, Names]) -> dict[str, Names]:
         for named in value.values():
             for name in [named] if isinstance(named, str) else named or []:
-                if not re.fullmatch(_ACTION, name):
+                if not _ACTION.fullmatch(name):
                     raise ValueError(
                         "a conversion action is given by its number, in quotes; a label (AW-1/x) is of the tag"
                     )
@@ -171,7 +172,7 @@ class Settings(Destination):
         return self
 
 
-_CLICKS = ("gclid", "gbraid", "wbraid")
+_CLICKS: tuple[Literal["gclid", "gbraid", "wbraid"], ...] = ("gclid", "gbraid", "wbraid")
 _CLICK = MatchKey(
     "click id (gclid, gbraid or wbraid)",
     tuple(f"{where}{name}" for name in _CLICKS for where in ("adIdentifiers.", "")),
@@ -188,6 +189,7 @@ class GoogleAds(Sink):
     vendor = 755  # Google Advertising Products
     flags: ClassVar[frozenset[Flag]] = frozenset({"opt_out", "signals"})
     Settings: ClassVar[type[Destination]] = Settings
+    lists_events: ClassVar[bool] = True
     variants: ClassVar[Mapping[str, str]] = data_manager.VARIANTS
     # The same transaction id with another value replaces the value, in the order in which Google gets them: no event says
     # when it was changed, so there is no `lastUpdatedTimestamp`.
@@ -214,7 +216,7 @@ class GoogleAds(Sink):
 
     def encode(self, event: Event, name: str) -> Payload | Skip:
         """`name` is the conversion action, for which a request is made of its own."""
-        if not re.fullmatch(_ACTION, name):
+        if not _ACTION.fullmatch(name):
             return Skip("the name is not the number of a conversion action")
         source = self.sources[event["source"]]
         if self.settings.conversions == "with_tag" and source != "WEB":
@@ -232,19 +234,25 @@ class GoogleAds(Sink):
         if not clicks and not people:
             return Skip("neither a click id nor anything to match a person by")
         if self.older:
-            body = upload_clicks.conversion(event, name, number, happened, clicks, people, self.settings)
-            return Payload(event["event_id"], body)
-        body = {
+            older = upload_clicks.conversion(event, name, number, happened, clicks, people, self.settings)
+            return Payload(event["event_id"], older)
+        commerce, consent = event.get("commerce", {}), event.get("consent", {})
+        body: Json = {
             "transactionId": number,
             "eventTimestamp": happened,
             "eventSource": source,
-            **data_manager.money(event.get("commerce", {})),
-            **({"adIdentifiers": clicks} if clicks else {}),
-            **({"userData": {"userIdentifiers": people}} if people else {}),
-            **_named("consent", data_manager.consent(event.get("consent", {}))),
-            **_named("cartData", _cart(event.get("commerce", {}), self.settings)),
-            **_named("eventDeviceInfo", self._device(event)),
+            **data_manager.money(commerce),
         }
+        if clicks:
+            body["adIdentifiers"] = clicks
+        if people:
+            body["userData"] = {"userIdentifiers": people}
+        if said := data_manager.consent(consent):
+            body["consent"] = said
+        if self.settings.cart and (cart := _cart(commerce, self.settings)):
+            body["cartData"] = cart
+        if device := self._device(event):
+            body["eventDeviceInfo"] = device
         return Payload(event["event_id"], body, (name,))
 
     def request(self, batch: Sequence[Payload], secrets: Secrets) -> Request:
@@ -284,7 +292,7 @@ class GoogleAds(Sink):
         number = event.get("commerce", {}).get("transaction_id", "")
         if event["event_name"] != "purchase" or "apart" in event or not number.strip():
             number = event["event_id"]
-        if self.settings.conversions == "import" and re.fullmatch("[0-9]+", number):
+        if self.settings.conversions == "import" and _DIGITS.fullmatch(number):
             return f"{self.settings.transaction_id_prefix}{number}"
         return number
 
@@ -304,22 +312,21 @@ class GoogleAds(Sink):
         return data_manager.device(event.get("context", {}))
 
 
-def _named(name: str, part: Json) -> Json:
-    return {name: part} if part else {}
-
-
 def _clicks(ids: Ids, *, braids: bool) -> Json:
     """One click id: gclid where there is one. Google takes no two, and none has white space."""
-    clicks = {
-        "gclid": ids.get("gclid"),
-        **({"gbraid": ids.get("gbraid"), "wbraid": ids.get("wbraid")} if braids else {}),
-    }
-    return next(({name: click} for name, click in clicks.items() if re.fullmatch(r"\S+", click or "")), {})
+    for name in _CLICKS if braids else _CLICKS[:1]:
+        click = ids.get(name, "")
+        if _NO_SPACE.fullmatch(click):
+            return {name: click}
+    return {}
+
+
+_NO_SPACE = re.compile(r"\S+")
 
 
 def _cart(commerce: Commerce, settings: Settings) -> Json:
     products = data_manager.products(commerce, settings.item_id, "merchantProductId")
-    if not settings.cart or not products:
+    if not products:
         return {}
     told = {
         "merchantId": settings.merchant_id,

@@ -34,6 +34,7 @@ from sinks._base import (
     answered,
     hashed,
     left_open,
+    listed,
     one_for_all,
     retry_after,
 )
@@ -119,7 +120,7 @@ def _cart(event: Event, settings: Any) -> Json:
 
 def request(batch: Sequence[Payload], secrets: Secrets, settings: Any, *, validate_only: bool = False) -> Request:
     body = {
-        "conversions": [payload.body for payload in batch],
+        "conversions": listed(batch),
         "partialFailure": True,
         **({"validateOnly": True} if validate_only else {}),
     }

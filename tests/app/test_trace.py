@@ -2,7 +2,10 @@
 
 import json
 
+import orjson
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from app import keys, settings, trace
 from app.delivery import Job
@@ -10,7 +13,7 @@ from app.prepare import Masked
 from app.settings import Trace
 from app.trace import Exchange
 from sinks import SINKS
-from sinks._base import Accepted, Delivered, Halt, Payload, Rejected, Request, Retry
+from sinks._base import Accepted, Delivered, Halt, Payload, Rejected, Request, Retry, listed
 from tests.factories import make_event, payload
 
 
@@ -140,4 +143,86 @@ def test_only_what_tells_of_the_person_is_changed(body, group):
     left = json.loads(json.dumps(body).replace("Planted/1.0", trace.LEFT_OUT).replace("LISBOA", trace.LEFT_OUT))
     texts = [one.replace("Lisboa", trace.LEFT_OUT) if one != "{Lisboa" else one for one in group]
     assert found == Payload("e1", left, tuple(texts), 7, 9)
-    assert (found.body is body) is (left == body), "no copy of what stays as it is"
+
+
+_SIGNS = st.text('aBß",:}\\ Σİ1', min_size=1, max_size=3)
+_BODIES = st.recursive(
+    _SIGNS | st.integers(0, 9) | st.none(), lambda inner: st.lists(inner) | st.dictionaries(_SIGNS, inner), max_leaves=4
+)
+
+
+@given(body=st.dictionaries(_SIGNS, _BODIES, min_size=1, max_size=3), agent=_SIGNS, city=_SIGNS)
+@example(body={"A": "B"}, agent=":", city="1")  # as between two texts
+@example(body={"1": ["B", "a"]}, agent='B","a', city="1")
+@example(body={"1": 'B"a'}, agent="a", city="1")  # as at the end of a text
+def test_what_tells_of_the_person_is_found_in_json_as_in_what_it_says(body, agent, city):
+    event = make_event(
+        context={"user_agent": agent, "ip": None}, user={"city": city, "region": None, "postal_code": None}
+    )
+    gone = {agent.lower(), city.lower()}
+
+    def left(value):
+        if isinstance(value, dict):
+            return {name: left(inner) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [left(inner) for inner in value]
+        return trace.LEFT_OUT if isinstance(value, str) and value.lower() in gone else value
+
+    assert trace.discreet(Payload("e1", body), event).body == left(body)
+
+
+# of a request with many events
+
+
+def rows(jobs, outcomes, alone, **more):
+    exchange = Exchange(outcomes, at=5.0, seconds=0.1, status=200)
+    kept = list(zip(jobs, outcomes, strict=True))
+    return [json.loads(one) for _, one in trace.rows("ads", kept, exchange, "fine", exchange.at, alone, **more)]
+
+
+def asked(payloads):
+    said = {"of": payloads[0].event_id, "data": [one.body for one in payloads]}
+    return Request("POST", "https://ads.example", {}, orjson.dumps(said))
+
+
+def listing(payloads):
+    return Request("POST", "https://ads.example", {}, orjson.dumps({"code": "T1", "data": listed(payloads)}))
+
+
+def several():
+    jobs = [job(f"e{n}", context={"user_agent": f"Planted/{n}"}) for n in range(3)]
+    for one in jobs:
+        one.payload = Payload(
+            one.event["event_id"], {"id": one.event["event_id"], "ua": one.event["context"]["user_agent"]}
+        )
+    return jobs
+
+
+@pytest.mark.parametrize(("alone", "lists"), [(asked, False), (listing, False), (listing, True)])
+def test_the_row_of_each_event_holds_the_request_as_it_would_be_for_it_alone(alone, lists):
+    jobs = several()
+
+    found = rows(jobs, [Delivered()] * 3, alone, lists=lists)
+
+    alone_ = [json.loads(alone([Payload(f"e{n}", {"id": f"e{n}", "ua": trace.LEFT_OUT})]).body) for n in range(3)]
+    assert [json.loads(one["body"]) for one in found] == alone_
+    assert [one["event_id"] for one in found] == ["e0", "e1", "e2"]
+
+
+def test_what_became_of_each_event_is_in_its_own_row():
+    jobs = several()
+    jobs[2].attempts = 4
+
+    found = rows(jobs, [Delivered(), Rejected("bad"), Delivered()], listing, lists=True)
+
+    told = [(one["outcome"], one.get("reason"), one["attempt"], one["events"]) for one in found]
+    assert told == [("delivered", None, 1, 3), ("rejected", "bad", 1, 3), ("delivered", None, 5, 3)]
+
+
+def test_without_a_request_the_row_tells_the_rest():
+    jobs = several()
+
+    for one in rows(jobs, [Halt("x")] * 3, lambda _: Halt("the sink made no request")):
+        assert (one["outcome"], "body" in one) == ("halt", False)
+    (_, never_sent), *_ = trace.rows("ads", [(jobs[0], Halt("x"))], Exchange([Halt("x")]), "", 1.0, listing)
+    assert "body" not in json.loads(never_sent)
