@@ -59,7 +59,7 @@ LATE = 0.5  # part of its maximum age that an event may have waited away
 LATE_FOR = 60.0  # seconds for which that is so until somebody is told: a backfill may bring such events
 REFUSED_FOR = 60.0  # seconds for which its topic takes nothing until somebody is told
 DOUBTS = 200  # parked events that are looked at in one turn, whether they are of somebody who is forgotten
-AT_ONCE = 200  # events that are made ready in one turn of the loop
+AT_ONCE = 50  # events that are made ready in one turn of the loop
 TURN = 1.0  # seconds after which the loop turns, whatever happens
 PACE = 0.025  # seconds between two requests that could have been one
 MAYBE_THERE = "an earlier attempt may have reached the platform"
@@ -140,6 +140,7 @@ class Deliver:
         self._generation = -1
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._task_name = f"deliver {name}"
         self._jobs: dict[bytes, Job] = {}  # by key of the outcome row: those in the queue or in flight
         self._behind: dict[bytes, list[Job]] = {}  # later ones of the same key wait for what becomes of the first
         self._open: dict[Job, Open] = {}
@@ -451,18 +452,21 @@ class Deliver:
             if self._ours():
                 self._doubt()
                 self._take_up()
-                jobs, ended = self.queue.take()
-                if ended:
-                    self._task(self._settle(ended, self._generation))
-                if jobs:
-                    self._task(self._request(jobs, self._generation))
-                if jobs or ended:
-                    continue
+                self._send_out()
             wait = self.queue.wait() if self._ours() else TURN / 10
             due = self._due[0][0] - self.clock.unix() if self._due and self._ours() else TURN
             if self._doubted:
                 due = TURN / 100
             await self._change(max(0.001, min(TURN, due, TURN if wait is None else wait)))
+
+    def _send_out(self) -> None:
+        """All that may go now."""
+        while any(found := self.queue.take()):
+            jobs, ended = found
+            if ended:
+                self._task(self._settle(ended, self._generation))
+            if jobs:
+                self._task(self._request(jobs, self._generation))
 
     async def _change(self, seconds: float) -> None:
         """Wait for one, no longer than that."""
@@ -479,7 +483,7 @@ class Deliver:
         return bool(ready) and not consumer.yielding
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(self._safely(work), name=f"deliver {self.name}")
+        task = asyncio.create_task(self._safely(work), name=self._task_name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -697,7 +701,7 @@ class Deliver:
             else:
                 parks.append((job, one))
         until = self.clock.unix() + self.sink.limits.follow_up_after
-        asked = self._questions(queued, until)
+        asked = self._questions(queued, until) if queued else {}
         await self._record(finals, generation, asked, notes)
         for key, (p, _) in asked.items():
             self._ask_at(p, key, until)

@@ -439,13 +439,14 @@ class Queue:
 
     def _judge(self, outcomes: Collection[Outcome], now: float, usage: float, *, probe: bool) -> None:
         """What these outcomes say of the platform as a whole."""
-        halt = next((one.reason for one in outcomes if isinstance(one, Halt)), "")
-        throttled = any(isinstance(one, Retry) and one.throttled for one in outcomes)
-        asked = max((one.after or 0.0 for one in outcomes if isinstance(one, Retry)), default=0.0)
-        if halt:
-            self.halted = halt
+        halts = [one.reason for one in outcomes if isinstance(one, Halt)]
+        retries = [one for one in outcomes if isinstance(one, Retry)]
+        throttled = any(one.throttled for one in retries)
+        asked = max((one.after or 0.0 for one in retries), default=0.0)
+        if halts:
+            self.halted = halts[0]
             self._probe_at = now + PROBE
-        elif all(isinstance(one, Retry) for one in outcomes) and not throttled:
+        elif len(retries) == len(outcomes) and not throttled:
             self._failed += 1
             if self._failed >= BREAK_AFTER:
                 self.open = True
@@ -465,7 +466,7 @@ class Queue:
             if self.halted and any(not isinstance(one, Rejected) for one in outcomes):
                 self.halted = ""
                 self._rejections.clear()
-            elif not self._rejects_most():
+            elif self.halted and not self._rejects_most():
                 self.halted = ""
             if any(isinstance(one, TAKEN) for one in outcomes):
                 self._passed = now
