@@ -288,34 +288,36 @@ class Deliver:
             elif entry.key not in newest or _order(entry) > _order(newest[entry.key]):
                 newest[entry.key] = entry
         await self.pipeline.write(strangers, generation)
-        await self._forget(p, generation)
-        entries, opened = list(newest.values()), Open()
+        entries, opened, finals = list(newest.values()), Open(), list[tuple[Job, Final]]()
         for first in range(0, len(entries), AT_ONCE):
             if first:
                 await asyncio.sleep(0)  # what is ready goes out, and other destinations have their turn
-            await self._take_in(p, entries[first : first + AT_ONCE], opened, generation)
+            finals += await self._take_in(p, entries[first : first + AT_ONCE], opened, generation)
+        # What is to be sent did not wait for these; one with the same key may have been settled meanwhile.
+        rows = self.outcomes.get(p, [job.key for job, _ in finals])
+        finals = [one for one, row in zip(finals, rows, strict=True) if not outcome_rows.settles(row, one[0])]
+        await self._record(finals, generation)
+        await self._forget(p, generation)
         return None if opened.ends() else opened.done
 
-    async def _take_in(self, p: int, entries: Sequence[Entry], opened: "Open", generation: int) -> None:
-        """Raises Lost."""
-        jobs, finals = self._jobs_of(p, entries)
-        if finals:
-            await self._record(finals, generation)
-            # one with the same key may have been settled meanwhile
-            rows = self.outcomes.get(p, [job.key for job in jobs])
-            jobs = [job for job, row in zip(jobs, rows, strict=True) if not outcome_rows.settles(row, job)]
+    async def _take_in(
+        self, p: int, entries: Sequence[Entry], opened: Open, generation: int
+    ) -> list[tuple[Job, Final]]:
+        """What is to be sent is under way; returns what has its outcome before that. Raises Lost."""
         if generation != self._generation:
             raise Lost("other partitions by now")
         # Nothing awaits from the look at the outcomes to the judgement, and nothing is sent before it.
+        jobs, finals = self._jobs_of(p, entries)
         new = [job for job in jobs if job.key not in self._parked] if self._parked else jobs
         self._open.update(dict.fromkeys(new, opened))
         opened.left += len(new)
         self._waiting[p] += len(new)
         self._enter(new)
         self._judge(jobs)
+        self._changed.set()
         if len(new) < len(jobs):  # the parked one goes out with what this one says
             await self._replace([job for job in jobs if job.revision and job.key in self._parked], generation)
-        self._changed.set()
+        return finals
 
     async def take_over(self, p: int, rows: Iterable[intake.Row], reason: str, generation: int) -> None:
         """Events that their topic did not take are parked, and so go out without it. Raises Lost."""
