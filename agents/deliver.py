@@ -463,12 +463,13 @@ class Deliver:
 
     def _send_out(self) -> None:
         """All that may go now."""
-        while any(found := self.queue.take()):
-            jobs, ended = found
+        jobs, ended = self.queue.take()
+        while jobs or ended:
             if ended:
                 self._task(self._settle(ended, self._generation))
             if jobs:
                 self._task(self._request(jobs, self._generation))
+            jobs, ended = self.queue.take()
 
     async def _change(self, seconds: float) -> None:
         """Wait for one, no longer than that."""
