@@ -755,7 +755,8 @@ class Deliver:
 
     async def _write_results(self, results: Sequence[Results], generation: int) -> None:
         """Dead letters and receipts first, then the outcome row: a crash in between repeats, never swallows."""
-        pipeline, config, now = self.pipeline, self.pipeline.settings.hash, self._now()
+        pipeline, names, now = self.pipeline, self.pipeline.names, self._now()
+        config, receipts_to, traces_to = pipeline.settings.hash, names.receipts, names.trace
         finals = [final for one in results for final in one.finals]
         notes = [note for one in results for note in one.notes]
         rows = intake.new_rows()
@@ -765,7 +766,7 @@ class Deliver:
                 tables[p][key] = value
         for job, final in finals:
             p = job.partition
-            rows[pipeline.names.receipts, p].append(
+            rows[receipts_to, p].append(
                 receipts.row(
                     job.event,
                     self.name,
@@ -782,7 +783,7 @@ class Deliver:
             )
             if final.outcome == "rejected":
                 letter = self._letter(job, final)
-                rows[pipeline.names.dead, letter.partition(pipeline.partitions)].append(letter.row())
+                rows[names.dead, letter.partition(pipeline.partitions)].append(letter.row())
                 log.warning(
                     "event.rejected", destination=self.name, reason=final.reason, event_id=job.event["event_id"]
                 )
@@ -791,7 +792,7 @@ class Deliver:
         for outcome, count in Counter([final.outcome for _, final in finals]).items():
             metrics.series(metrics.OUTCOMES, self.name, outcome).inc(count)
         for job, value in notes:
-            rows[pipeline.names.trace, job.partition].append((job.key.split(NAME)[0], value, now))
+            rows[traces_to, job.partition].append((job.key.split(NAME)[0], value, now))
         self._note_places(notes, await pipeline.write(rows, generation))
         for job, final in finals:
             tables[job.partition][job.key] = outcome_rows.outcome(job, final, now)
