@@ -15,7 +15,6 @@ Its rows are those of app/outcome_rows.py.
 """
 
 import asyncio
-import contextlib
 import heapq
 import itertools
 import math
@@ -24,7 +23,7 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 import structlog
@@ -32,7 +31,7 @@ import structlog
 from app import alerts, dead_letter, dedup, erasure, intake, keys, metrics, outcome_rows, receipts, shape, topics, trace
 from app.checks import Checks
 from app.control import Order
-from app.delivery import Clock, Job, Parked, Policy, Queue, Queued, Settled
+from app.delivery import TAKEN, Clock, Job, Parked, Policy, Queue, Queued, Settled, distinct
 from app.destination import Destination
 from app.errors import CapistreamError
 from app.events import Event, Json, Origin
@@ -44,7 +43,7 @@ from app.recent import Recent
 from app.sending import Sender
 from app.together import Together
 from app.trace import Exchange
-from sinks._base import Accepted, Delivered, Halt, Payload, Request, Retry, Sink
+from sinks._base import Delivered, Halt, Payload, Request, Retry, Sink
 
 if TYPE_CHECKING:
     from app.main import Pipeline
@@ -60,6 +59,7 @@ LATE = 0.5  # part of its maximum age that an event may have waited away
 LATE_FOR = 60.0  # seconds for which that is so until somebody is told: a backfill may bring such events
 REFUSED_FOR = 60.0  # seconds for which its topic takes nothing until somebody is told
 DOUBTS = 200  # parked events that are looked at in one turn, whether they are of somebody who is forgotten
+AT_ONCE = 50  # events that are made ready in one turn of the loop
 TURN = 1.0  # seconds after which the loop turns, whatever happens
 PACE = 0.025  # seconds between two requests that could have been one
 MAYBE_THERE = "an earlier attempt may have reached the platform"
@@ -69,8 +69,7 @@ Notes = Sequence[tuple[Job, bytes]]  # rows in the topic of traces
 Tables = defaultdict[int, dict[bytes, bytes | None]]  # partition -> rows by key; None deletes
 
 
-@dataclass(frozen=True)
-class Results:
+class Results(NamedTuple):
     """What there is to write down. `beside`: rows (key -> partition, value) that are written together with the outcomes."""
 
     finals: Sequence[tuple[Job, Final]]
@@ -78,8 +77,7 @@ class Results:
     notes: Notes
 
 
-@dataclass(eq=False, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A record of the destination's topic."""
 
     key: bytes
@@ -116,7 +114,12 @@ class Open:
 
     def __init__(self) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.left = 0
+        self.left = 1  # jobs, and itself until all of them are known
+
+    def ends(self) -> bool:
+        """One less is under way. Was it the last?"""
+        self.left -= 1
+        return not self.left
 
 
 class Deliver:
@@ -137,6 +140,7 @@ class Deliver:
         self._generation = -1
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._task_name = f"deliver {name}"
         self._jobs: dict[bytes, Job] = {}  # by key of the outcome row: those in the queue or in flight
         self._behind: dict[bytes, list[Job]] = {}  # later ones of the same key wait for what becomes of the first
         self._open: dict[Job, Open] = {}
@@ -284,30 +288,36 @@ class Deliver:
             elif entry.key not in newest or _order(entry) > _order(newest[entry.key]):
                 newest[entry.key] = entry
         await self.pipeline.write(strangers, generation)
+        entries, opened, finals = list(newest.values()), Open(), list[tuple[Job, Final]]()
+        for first in range(0, len(entries), AT_ONCE):
+            if first:
+                await asyncio.sleep(0)  # what is ready goes out, and other destinations have their turn
+            finals += await self._take_in(p, entries[first : first + AT_ONCE], opened, generation)
+        # What is to be sent did not wait for these; one with the same key may have been settled meanwhile.
+        rows = self.outcomes.get(p, [job.key for job, _ in finals])
+        finals = [one for one, row in zip(finals, rows, strict=True) if not outcome_rows.settles(row, one[0])]
+        await self._record(finals, generation)
         await self._forget(p, generation)
-        jobs, finals = self._jobs_of(p, newest.values())
-        if finals:
-            await self._record(finals, generation)
-            # one with the same key may have been settled meanwhile
-            rows = self.outcomes.get(p, [job.key for job in jobs])
-            jobs = [job for job, row in zip(jobs, rows, strict=True) if not outcome_rows.settles(row, job)]
+        return None if opened.ends() else opened.done
+
+    async def _take_in(
+        self, p: int, entries: Sequence[Entry], opened: Open, generation: int
+    ) -> list[tuple[Job, Final]]:
+        """What is to be sent is under way; returns what has its outcome before that. Raises Lost."""
         if generation != self._generation:
             raise Lost("other partitions by now")
         # Nothing awaits from the look at the outcomes to the judgement, and nothing is sent before it.
-        opened = Open()
-        replaced: list[Job] = []
-        for job in jobs:
-            if job.key in self._parked:
-                replaced += [job] if job.revision else []  # the parked one goes out with what this one says
-            else:
-                opened.left += 1
-                self._open[job] = opened
-                self._waiting[p] += 1
-                self._enter(job)
+        jobs, finals = self._jobs_of(p, entries)
+        new = [job for job in jobs if job.key not in self._parked] if self._parked else jobs
+        self._open.update(dict.fromkeys(new, opened))
+        opened.left += len(new)
+        self._waiting[p] += len(new)
+        self._enter(new)
         self._judge(jobs)
-        await self._replace(replaced, generation)
         self._changed.set()
-        return opened.done if opened.left else None
+        if len(new) < len(jobs):  # the parked one goes out with what this one says
+            await self._replace([job for job in jobs if job.revision and job.key in self._parked], generation)
+        return finals
 
     async def take_over(self, p: int, rows: Iterable[intake.Row], reason: str, generation: int) -> None:
         """Events that their topic did not take are parked, and so go out without it. Raises Lost."""
@@ -337,22 +347,23 @@ class Deliver:
             log.error("destination.without_topic", destination=self.name, reason=reason)
             self.pipeline.aside(alerts.tell(self.pipeline, self.name, "without its topic", reason))
 
-    def _jobs_of(self, p: int, entries: Iterable[Entry]) -> tuple[list[Job], list[tuple[Job, Final]]]:
+    def _jobs_of(self, p: int, entries: Sequence[Entry]) -> tuple[list[Job], list[tuple[Job, Final]]]:
         """Under each name, what is to be sent, and what has its final outcome before that. What is known is left out."""
-        found: list[tuple[Job, Prepared]] = []
-        entries = list(entries)
+        found: list[tuple[Job, Payload | Final]] = []
+        wholes: list[bytes] = []  # keys of what became of each of these events as a whole
         for entry, denied in zip(entries, self._denials(p, [entry.key for entry in entries]), strict=True):
             basis, prepared = self._prepare(entry.event, denied)
-            found += [(self._job(p, entry, basis, one), one) for one in prepared]
-        of_name = self.outcomes.get(p, [job.key for job, _ in found])
-        of_event = self.outcomes.get(p, [job.key.split(NAME)[0] + NAME for job, _ in found])
+            for one in prepared:
+                found.append((self._job(p, entry, basis, one), one.found))
+                wholes.append(entry.key + NAME)
+        rows = self.outcomes.get(p, [job.key for job, _ in found] + wholes)
         jobs: list[Job] = []
         finals: list[tuple[Job, Final]] = []
-        for (job, one), *rows in zip(found, of_name, of_event, strict=True):
-            if any(outcome_rows.settles(row, job) for row in rows):
+        for (job, what), of_name, of_event in zip(found, rows, rows[len(found) :], strict=False):
+            if outcome_rows.settles(of_name, job) or outcome_rows.settles(of_event, job):
                 continue
-            if isinstance(one.found, Final):
-                finals.append((job, one.found))
+            if isinstance(what, Final):
+                finals.append((job, what))
             else:
                 jobs.append(job)
         return jobs, finals
@@ -382,13 +393,16 @@ class Deliver:
         job.looked_up = self._news  # by `_prepare`
         return job
 
-    def _enter(self, job: Job) -> None:
+    def _enter(self, jobs: Iterable[Job]) -> None:
         """Into the queue, or behind the one with the same key that is there."""
-        if job.key in self._jobs:
-            self._behind.setdefault(job.key, []).append(job)
-        else:
-            self._begin(job)
-            self.queue.add(job)
+        first: list[Job] = []
+        for job in jobs:
+            if job.key in self._jobs:
+                self._behind.setdefault(job.key, []).append(job)
+            else:
+                self._begin(job)
+                first.append(job)
+        self.queue.add(*first)
 
     def _begin(self, job: Job) -> None:
         self._jobs[job.key] = job
@@ -400,7 +414,8 @@ class Deliver:
 
     def _end(self, job: Job) -> None:
         self._jobs.pop(job.key, None)
-        self.guard.leave(job.key)
+        if self.guard.compares:
+            self.guard.leave(job.key)
 
     def _judge(self, jobs: Iterable[Job]) -> None:
         """Platforms cannot unsend: what is too wrong to be true stops the destination until somebody looked.
@@ -439,19 +454,30 @@ class Deliver:
             if self._ours():
                 self._doubt()
                 self._take_up()
-                jobs, ended = self.queue.take()
-                if ended:
-                    self._task(self._settle(ended, self._generation))
-                if jobs:
-                    self._task(self._request(jobs, self._generation))
-                if jobs or ended:
-                    continue
+                self._send_out()
             wait = self.queue.wait() if self._ours() else TURN / 10
             due = self._due[0][0] - self.clock.unix() if self._due and self._ours() else TURN
             if self._doubted:
                 due = TURN / 100
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), max(0.001, min(TURN, due, TURN if wait is None else wait)))
+            await self._change(max(0.001, min(TURN, due, TURN if wait is None else wait)))
+
+    def _send_out(self) -> None:
+        """All that may go now."""
+        jobs, ended = self.queue.take()
+        while jobs or ended:
+            if ended:
+                self._task(self._settle(ended, self._generation))
+            if jobs:
+                self._task(self._request(jobs, self._generation))
+            jobs, ended = self.queue.take()
+
+    async def _change(self, seconds: float) -> None:
+        """Wait for one, no longer than that."""
+        timer = asyncio.get_running_loop().call_later(seconds, self._changed.set)
+        try:
+            await self._changed.wait()
+        finally:
+            timer.cancel()
 
     def _ours(self) -> bool:
         """May anything begin?"""
@@ -460,7 +486,7 @@ class Deliver:
         return bool(ready) and not consumer.yielding
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(self._safely(work), name=f"deliver {self.name}")
+        task = asyncio.create_task(self._safely(work), name=self._task_name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -500,9 +526,10 @@ class Deliver:
             self.recent.note(outcomes, self.clock.unix())
             settled = self.queue.settle(jobs, outcomes, usage=exchange.usage)
             self._told()
-            if any(isinstance(one, Delivered | Accepted) for one in outcomes) and self.checks.begin():
+            different = distinct(outcomes)
+            if any(isinstance(one, TAKEN) for one in different) and self.checks.begin():
                 self.pipeline.aside(self._check(payloads))
-            trouble = next((one.reason for one in outcomes if isinstance(one, Retry | Halt)), "")
+            trouble = next((one.reason for one in different if isinstance(one, Retry | Halt)), "")
             if trouble:
                 log.info("delivery.waits", destination=self.name, events=len(jobs), reason=trouble)
                 await self._remember_unclear(jobs, generation)
@@ -523,9 +550,7 @@ class Deliver:
     def _gone(self, jobs: Iterable[Job]) -> list[Settled]:
         """Of these, the events of people who are forgotten by now, and those of which late copies deny something."""
         news, found = self._news, list[Settled]()
-        for job in jobs:
-            if job.looked_up == news:
-                continue
+        for job in [job for job in jobs if job.looked_up != news]:
             if verdict := self._verdict(job):
                 found.append((job, verdict))
             else:
@@ -664,19 +689,28 @@ class Deliver:
 
     async def _settle(self, settled: Sequence[Settled], generation: int, notes: Notes = ()) -> None:
         """Record results, then let the offsets go that waited for them. `notes`: what is to be looked at of how it came to them."""
-        finals = [(job, one) for job, one in settled if isinstance(one, Final)]
-        queued = [(job, one) for job, one in settled if isinstance(one, Queued)]
-        parks = [(job, one) for job, one in settled if isinstance(one, Parked)]
+        finals: list[tuple[Job, Final]] = []
+        queued: list[tuple[Job, Queued]] = []
+        parks: list[tuple[Job, Parked]] = []
+        for job, one in settled:
+            if isinstance(one, Final):
+                finals.append((job, one))
+            elif isinstance(one, Queued):
+                finals.append((job, one.final))
+                queued.append((job, one))
+            else:
+                parks.append((job, one))
         until = self.clock.unix() + self.sink.limits.follow_up_after
-        asked = self._questions(queued, until)
-        await self._record([*finals, *((job, one.final) for job, one in queued)], generation, asked, notes)
+        asked = self._questions(queued, until) if queued else {}
+        await self._record(finals, generation, asked, notes)
         for key, (p, _) in asked.items():
             self._ask_at(p, key, until)
         await self._park(parks, generation)
         behind: list[Job] = []
         for job, _ in settled:
             self._end(job)
-            behind += self._behind.pop(job.key, [])
+            if job.key in self._behind:
+                behind += self._behind.pop(job.key)
             self._resolve(job)
         for job in behind:
             (row,) = self.outcomes.get(job.partition, [job.key])
@@ -686,15 +720,14 @@ class Deliver:
             elif outcome_rows.settles(row, job):
                 self._resolve(job)
             else:
-                self._enter(job)
+                self._enter([job])
 
     def _resolve(self, job: Job) -> None:
         opened = self._open.pop(job, None)
         if opened is None:
             return
         self._waiting[job.partition] -= 1
-        opened.left -= 1
-        if not opened.left:
+        if opened.ends():
             opened.done.set_result(None)
 
     async def _remember_unclear(self, jobs: Sequence[Job], generation: int) -> None:
@@ -719,7 +752,8 @@ class Deliver:
 
     async def _write_results(self, results: Sequence[Results], generation: int) -> None:
         """Dead letters and receipts first, then the outcome row: a crash in between repeats, never swallows."""
-        pipeline, now = self.pipeline, self._now()
+        pipeline, names, now = self.pipeline, self.pipeline.names, self._now()
+        config, receipts_to, traces_to = pipeline.settings.hash, names.receipts, names.trace
         finals = [final for one in results for final in one.finals]
         notes = [note for one in results for note in one.notes]
         rows = intake.new_rows()
@@ -729,47 +763,50 @@ class Deliver:
                 tables[p][key] = value
         for job, final in finals:
             p = job.partition
-            rows[pipeline.names.receipts, p].append(
+            rows[receipts_to, p].append(
                 receipts.row(
                     job.event,
                     self.name,
                     final.outcome,
                     now=now,
-                    config=pipeline.settings.hash,
+                    config=config,
                     name=job.name,
                     reason=final.reason,
                     basis=job.basis,
                     detail=final.detail,
                     attempts=job.attempts,
+                    key=job.key.split(NAME)[0],
                 )
             )
             if final.outcome == "rejected":
                 letter = self._letter(job, final)
-                rows[pipeline.names.dead, letter.partition(pipeline.partitions)].append(letter.row())
+                rows[names.dead, letter.partition(pipeline.partitions)].append(letter.row())
                 log.warning(
                     "event.rejected", destination=self.name, reason=final.reason, event_id=job.event["event_id"]
                 )
             if job.key in self._unclear:
                 tables[p][UNCLEAR + job.key] = None
-        for outcome, count in Counter(final.outcome for _, final in finals).items():
-            metrics.OUTCOMES.labels(self.name, outcome).inc(count)
+        for outcome, count in Counter([final.outcome for _, final in finals]).items():
+            metrics.series(metrics.OUTCOMES, self.name, outcome).inc(count)
         for job, value in notes:
-            rows[pipeline.names.trace, job.partition].append((job.key.split(NAME)[0], value, now))
+            rows[traces_to, job.partition].append((job.key.split(NAME)[0], value, now))
         self._note_places(notes, await pipeline.write(rows, generation))
         for job, final in finals:
             tables[job.partition][job.key] = outcome_rows.outcome(job, final, now)
         done = [job for job, _ in finals if job.parked and not self._is_overtaken(job)]
         for job in done:
             tables[job.partition][PARKED + job.key] = None
-        sent = [job.key for job, final in finals if final.outcome in ("delivered", "accepted")]
-        # Nothing awaits from here to the writes, which keep their order: no older sum may follow a newer one.
-        for p, hour, value in self.guard.sent(sent, now):
-            tables[p][HOURS + hour] = value
+        if self.guard.compares:
+            sent = [job.key for job, final in finals if final.outcome in ("delivered", "accepted")]
+            # Nothing awaits from here to the writes, which keep their order: no older sum may follow a newer one.
+            for p, hour, value in self.guard.sent(sent, now):
+                tables[p][HOURS + hour] = value
         await self._write(tables, generation)
         for job in done:
             self._parked.pop(job.key, None)
-        for job, _ in finals:
-            self._unclear.pop(job.key, None)
+        if self._unclear:
+            for job, _ in finals:
+                self._unclear.pop(job.key, None)
 
     def _note_places(self, notes: Notes, places: intake.Places) -> None:
         """Where the rows of traces stand by now; nowhere, if their topic did not take them."""
@@ -781,7 +818,11 @@ class Deliver:
 
     async def _write(self, tables: Tables, generation: int) -> None:
         """Rows of outcomes, all partitions at once; those of one partition in the order of calls. Raises Lost."""
-        await asyncio.gather(*(self.outcomes.write(p, table, generation) for p, table in tables.items()))
+        writes = [self.outcomes.write(p, table, generation) for p, table in tables.items()]
+        if len(writes) == 1:
+            await writes[0]  # most often, and it needs no task of its own
+        elif writes:
+            await asyncio.gather(*writes)
 
     def _letter(self, job: Job, final: Final) -> dead_letter.DeadLetter:
         origin = Origin(topic=self.topic, partition=job.partition, offset=job.offset)

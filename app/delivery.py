@@ -20,9 +20,11 @@ import math
 import random
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+
+import msgspec
 
 from app.events import Event
 from app.prepare import Final
@@ -39,6 +41,8 @@ VALVE = 20  # events rejected, and more of them than were taken, among the last 
 USED_MUCH = 0.75  # of a rate limit: from here on slower, before the platform refuses
 CALM = 10.0  # seconds between two steps to a slower pace for that reason
 
+TAKEN = (Delivered, Accepted)
+
 
 class Clock:
     """The real one."""
@@ -52,9 +56,8 @@ class Clock:
         return time.time()
 
 
-@dataclass(eq=False, slots=True)
-class Job:
-    """One event on its way to the platform, under one name."""
+class Job(msgspec.Struct, eq=False):
+    """One event on its way to the platform, under one name. It equals nothing but itself."""
 
     key: bytes  # of its outcome row
     partition: int
@@ -68,14 +71,14 @@ class Job:
     arrived: int = 0  # when its record was written, in Unix milliseconds; 0: not known
     parked: bool = False  # it has a row of its own, and no offset waits for it
     attempts: int = 0
-    failures: int = (
-        0  # attempts in a row that were not taken, without those that the whole destination's limits refused
-    )
+    failures: int = 0  # attempts in a row that were not taken, without those that the destination's limits refused
     failing_since: float = 0.0  # steady time of the first of them
     unclear_since: float | None = None  # Unix time of the first attempt of which nobody knows whether it was taken
     added: float = 0.0  # steady time
     told: str = ""  # the failure of it that was traced last
-    traces: list[int] = field(default_factory=list)  # offsets of its rows in the topic of traces, the newest ones
+    traces: list[int] = msgspec.field(
+        default_factory=list
+    )  # offsets of its rows in the topic of traces, the newest ones
     looked_up: int = -1  # how many were forgotten or denied late when it was certain that this may go
 
     @property
@@ -142,6 +145,17 @@ class _Bucket:
 Settled = tuple[Job, Final | Queued | Parked]
 
 
+def distinct(outcomes: Iterable[Outcome]) -> Collection[Outcome]:
+    """Each of them once: a sink most often gives all events of a request the very same one."""
+    return {id(one): one for one in outcomes}.values()
+
+
+def _result(outcome: Delivered | Accepted) -> Final | Queued:
+    if isinstance(outcome, Delivered):
+        return Final("delivered", detail=outcome.detail)
+    return Queued(Final("accepted", detail=outcome.detail), outcome.reference)
+
+
 MOST_BEGUN = 1_000  # groups; then it is looked which of them do not matter any more
 
 
@@ -178,12 +192,16 @@ class Queue:
 
     # -- what goes in
 
-    def add(self, job: Job) -> None:
-        job.added = self._clock.steady()
-        group = self._ready.setdefault(job.payload.group, deque())
-        group.append(job)
-        if len(group) == self.policy.limits.events:
-            self._ready.move_to_end(job.payload.group, last=False)  # full: it lingers no longer
+    def add(self, *jobs: Job) -> None:
+        now, full, ready = self._clock.steady(), self.policy.limits.events, self._ready
+        for job in jobs:
+            job.added, key = now, job.payload.group
+            group = ready.get(key)
+            if group is None:
+                group = ready[key] = deque()
+            group.append(job)
+            if len(group) == full:
+                ready.move_to_end(key, last=False)  # it lingers no longer
 
     def pace(self, rate: float | None) -> None:
         """This worker has another share of the partitions, and so of the rate."""
@@ -282,17 +300,20 @@ class Queue:
         while self._pieces:
             if jobs := self._usable(self._pieces.popleft(), ended):
                 return jobs
-        for group, waiting in list(itertools.islice(self._ready.items(), 64)):
-            if self._lingers(group, waiting, now):
-                continue
+        while (group := self._due_group(now)) is not None:
+            waiting = self._ready.pop(group)
             chosen = self._fill(waiting, ended)
-            del self._ready[group]
             if waiting:
                 self._ready[group] = waiting  # behind the others
             if chosen:
                 self._note_begin(group, now)
                 return chosen
         return []
+
+    def _due_group(self, now: float) -> tuple[str, ...] | None:
+        """The first that lingers no longer; None: all do, or nothing is ready."""
+        some = itertools.islice(self._ready.items(), 64)
+        return next((group for group, jobs in some if not self._lingers(group, jobs, now)), None)
 
     def _note_begin(self, group: tuple[str, ...], now: float) -> None:
         if len(self._begun) >= MOST_BEGUN:
@@ -302,13 +323,14 @@ class Queue:
     def _fill(self, jobs: deque[Job], ended: list[Settled]) -> list[Job]:
         limits, size = self.policy.limits, jobs[0].payload.overhead
         chosen: list[Job] = []
-        most = limits.events
+        most, now = limits.events, self._clock.unix()
         while jobs and len(chosen) < most:
-            if final := self._given_up(jobs[0]):
+            job = jobs[0]
+            if final := self._given_up(job, now):
                 ended.append((jobs.popleft(), final))
                 continue
-            job = jobs[0]
-            most = min(most, max(1, limits.events >> max(0, job.failures - 1)))
+            if job.failures > 1:
+                most = min(most, max(1, limits.events >> (job.failures - 1)))
             if chosen and (len(chosen) >= most or size + job.size > limits.bytes):
                 break
             chosen.append(jobs.popleft())
@@ -316,9 +338,9 @@ class Queue:
         return chosen
 
     def _usable(self, jobs: Iterable[Job], ended: list[Settled]) -> list[Job]:
-        found = []
+        found, now = [], self._clock.unix()
         for job in jobs:
-            if final := self._given_up(job):
+            if final := self._given_up(job, now):
                 ended.append((job, final))
             else:
                 found.append(job)
@@ -329,7 +351,7 @@ class Queue:
         if self.in_flight or now < self._probe_at:  # what is on its way may be an answer, too
             return []
         while job := self._next():
-            if final := self._given_up(job):
+            if final := self._given_up(job, self._clock.unix()):
                 ended.append((job, final))
                 continue
             self._probing = True
@@ -348,12 +370,11 @@ class Queue:
             return job
         return heapq.heappop(self._later)[2] if self._later else None
 
-    def _given_up(self, job: Job) -> Final | None:
-        """Why it is not worth another attempt."""
-        now, limits = self._clock.unix(), self.policy.limits
+    def _given_up(self, job: Job, now: float) -> Final | None:
+        """Why it is not worth another attempt at this Unix time."""
         if job.unclear_since is not None and now - job.unclear_since > self._known_for(job):
             return Final("rejected", "unknown_outcome", "the platform may have it, and would not recognise it any more")
-        if now - job.event["time"] / 1000 > limits.age_limit(job.event["source"]):
+        if now - job.event["time"] / 1000 > self.policy.limits.age_limit(job.event["source"]):
             return Final("rejected", "too_old")
         return None
 
@@ -387,27 +408,26 @@ class Queue:
 
         `usage`: which part of its limits the account has used.
         """
-        now = self._clock.steady()
-        self._judge(outcomes, now, usage, probe=self._probing)
-        if len(jobs) > 1 and any(isinstance(outcome, Rejected) and outcome.whole for outcome in outcomes):
+        now, different = self._clock.steady(), distinct(outcomes)
+        self._judge(different, now, usage, probe=self._probing)
+        if len(jobs) > 1 and any(isinstance(outcome, Rejected) and outcome.whole for outcome in different):
             for job in jobs:
                 job.attempts += 1
             middle = len(jobs) // 2
             self._pieces.extendleft([list(jobs[middle:]), list(jobs[:middle])])  # to the bad one first
             return []
         settled: list[Settled] = []
-        spared = any(isinstance(outcome, Rejected) for outcome in outcomes)
+        results = {id(one): _result(one) for one in different if isinstance(one, TAKEN)}
+        spared = any(isinstance(outcome, Rejected) for outcome in different)
         for job, outcome in zip(jobs, outcomes, strict=True):
             job.attempts += 1
+            if isinstance(outcome, TAKEN):
+                self._taken()
+                settled.append((job, results[id(outcome)]))
+                continue
             if isinstance(outcome, Retry | Halt) and outcome.unclear and job.unclear_since is None:
                 job.unclear_since = self._clock.unix()
-            if isinstance(outcome, Delivered):
-                self._taken()
-                settled.append((job, Final("delivered", detail=outcome.detail)))
-            elif isinstance(outcome, Accepted):
-                self._taken()
-                settled.append((job, Queued(Final("accepted", detail=outcome.detail), outcome.reference)))
-            elif isinstance(outcome, Rejected):
+            if isinstance(outcome, Rejected):
                 self._reject(job, outcome, settled, now)
             elif isinstance(outcome, Halt):
                 self._halts(job, outcome, settled, now)
@@ -417,15 +437,16 @@ class Queue:
                 self._retry(job, outcome, settled, now)
         return settled
 
-    def _judge(self, outcomes: Sequence[Outcome], now: float, usage: float, *, probe: bool) -> None:
+    def _judge(self, outcomes: Collection[Outcome], now: float, usage: float, *, probe: bool) -> None:
         """What these outcomes say of the platform as a whole."""
-        halt = next((one.reason for one in outcomes if isinstance(one, Halt)), "")
-        throttled = any(isinstance(one, Retry) and one.throttled for one in outcomes)
-        asked = max((one.after or 0.0 for one in outcomes if isinstance(one, Retry)), default=0.0)
-        if halt:
-            self.halted = halt
+        halts = [one.reason for one in outcomes if isinstance(one, Halt)]
+        retries = [one for one in outcomes if isinstance(one, Retry)]
+        throttled = any(one.throttled for one in retries)
+        asked = max((one.after or 0.0 for one in retries), default=0.0)
+        if halts:
+            self.halted = halts[0]
             self._probe_at = now + PROBE
-        elif all(isinstance(one, Retry) for one in outcomes) and not throttled:
+        elif len(retries) == len(outcomes) and not throttled:
             self._failed += 1
             if self._failed >= BREAK_AFTER:
                 self.open = True
@@ -445,9 +466,9 @@ class Queue:
             if self.halted and any(not isinstance(one, Rejected) for one in outcomes):
                 self.halted = ""
                 self._rejections.clear()
-            elif not self._rejects_most():
+            elif self.halted and not self._rejects_most():
                 self.halted = ""
-            if any(isinstance(one, Delivered | Accepted) for one in outcomes):
+            if any(isinstance(one, TAKEN) for one in outcomes):
                 self._passed = now
             self._window = min(float(self.policy.concurrency), self._window + 1 / self._window)
         if usage > USED_MUCH and now - self._slowed > CALM:
@@ -475,7 +496,7 @@ class Queue:
             settled.append((job, Final("rejected", outcome.reason, outcome.detail)))
 
     def _retry(self, job: Job, outcome: Retry, settled: list[Settled], now: float) -> None:
-        if final := self._given_up(job):
+        if final := self._given_up(job, self._clock.unix()):
             settled.append((job, final))
             return
         if outcome.throttled:

@@ -1,6 +1,7 @@
 """Every metric, with its unit and what to do about it. docs/metrics.md is generated from here."""
 
 import os
+from functools import lru_cache
 
 from aiohttp import web
 from prometheus_client import (
@@ -201,6 +202,12 @@ APART = Gauge(
     "1 while this worker gets no work because the others have other sources or destinations. Its log says which (`worker.waits`); "
     "it takes over when they are stopped",
 )
+
+
+@lru_cache(maxsize=1024)
+def series(counter: Counter, *labels: str) -> Counter:
+    """One series of it, for labels with few values: asking for it costs more than counting."""
+    return counter.labels(*labels)
 
 
 async def page(_request: web.Request) -> web.Response:

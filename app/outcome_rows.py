@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
 import orjson
 
 from app import receipts
@@ -36,16 +37,25 @@ LOOK = 1_000  # milliseconds between two looks at rows
 LONGEST_REST = 3_600_000  # milliseconds: a few rows say a time before that of their writing
 
 
+class _Outcome(msgspec.Struct, omit_defaults=True):
+    v: int  # version
+    o: str  # outcome
+    t: int  # when
+    n: int  # attempts
+    r: str  # reason
+    d: str  # detail
+    u: int = 0  # revision
+    p: int = 0  # replay
+    x: list[int] = []  # offsets in the topic of traces
+
+
+_JSON = msgspec.json.Encoder()
+
+
 def outcome(job: Job, final: Final, now: int) -> bytes:
-    """`o` outcome, `t` when, `n` attempts, `r` reason, `d` detail, `u` revision, `p` replay, `x` offsets in the topic of traces."""
-    row: Json = {"v": 1, "o": final.outcome, "t": now, "n": job.attempts, "r": final.reason, "d": final.detail}
-    if job.revision:
-        row["u"] = job.revision
-    if job.replay:
-        row["p"] = job.replay
-    if job.traces:
-        row["x"] = job.traces
-    return orjson.dumps(row)
+    """The row of what became of it."""
+    result, reason, detail = final.outcome, final.reason, final.detail
+    return _JSON.encode(_Outcome(1, result, now, job.attempts, reason, detail, job.revision, job.replay, job.traces))
 
 
 def settles(row: bytes | None, job: Job) -> bool:

@@ -6,10 +6,10 @@ least once: the same (destination, key, outcome) may come twice after a crash.
 
 from typing import Any
 
-import orjson
+import msgspec
 
 from app import keys
-from app.events import Event
+from app.events import Commerce, Event
 
 OUTCOMES = ("delivered", "accepted", "shadowed", "rejected", "skipped", "held_back", "filtered", "parked", "erased")
 
@@ -29,6 +29,31 @@ _KEPT = ("v", "event_id", "event_name", "site", "source", "time", "received", "r
 _MONEY = ("transaction_id", "refund_id", "value", "currency")
 
 
+class _Row(msgspec.Struct, omit_defaults=True):
+    """What is not known, or an empty text, is left out."""
+
+    v: int
+    time: int
+    destination: str = ""
+    outcome: str = ""
+    reason: str = ""
+    site: str = ""
+    event_name: str = ""
+    event_id: str = ""
+    name: str = ""
+    event_time: int | None = None
+    transaction_id: str | None = None
+    value: float | None = None
+    currency: str | None = None
+    consent_basis: str = ""
+    detail: str = ""
+    attempts: int | None = None
+    config: str = ""
+
+
+_JSON = msgspec.json.Encoder()
+
+
 def row(
     event: Event,
     destination: str,
@@ -41,26 +66,33 @@ def row(
     basis: str = "",
     detail: str = "",
     attempts: int = 0,
+    key: bytes | None = None,
 ) -> tuple[bytes, bytes, int]:
-    """(key, value, timestamp) as the producer wants it. `config` is the hash of the configuration that decided."""
-    commerce = event.get("commerce", {})
-    value: dict[str, Any] = {
-        "v": 1,
-        "time": now,
-        "destination": destination,
-        "outcome": outcome,
-        "reason": reason,
-        "site": event["site"],
-        "event_name": event["event_name"],
-        "event_id": event["event_id"],
-        "name": name,
-        "event_time": event["time"],
-        "transaction_id": commerce.get("transaction_id"),
-        "value": commerce.get("value"),
-        "currency": commerce.get("currency"),
-        "consent_basis": basis,
-        "detail": detail,
-        "attempts": attempts,
-        "config": config,
-    }
-    return keys.key(event), orjson.dumps({name: told for name, told in value.items() if told or told == 0}), now
+    """(key, value, timestamp) as the producer wants it. `config` is the hash of the configuration that decided.
+
+    `key`: of the conversion, where it is known already.
+    """
+    commerce: Commerce = event.get("commerce", _NONE)
+    value = _Row(
+        1,
+        now,
+        destination,
+        outcome,
+        reason,
+        event["site"],
+        event["event_name"],
+        event["event_id"],
+        name,
+        event["time"],
+        commerce.get("transaction_id") or None,
+        commerce.get("value"),
+        commerce.get("currency") or None,
+        basis,
+        detail,
+        attempts,
+        config,
+    )
+    return keys.key(event) if key is None else key, _JSON.encode(value), now
+
+
+_NONE: Commerce = {}

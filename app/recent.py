@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sinks._base import Accepted, Delivered, Outcome
+from app.delivery import TAKEN
+from sinks._base import Outcome
 
 SPAN = 60  # seconds of which the throughput is told
 SLOT = 5  # seconds that are counted together
@@ -20,10 +21,11 @@ class Recent:
 
     def note(self, outcomes: Sequence[Outcome], now: float) -> None:
         """What came of a request."""
-        slot, failures = int(now) // SLOT, [one.reason for one in outcomes if not isinstance(one, Delivered | Accepted)]
+        slot, failures = int(now) // SLOT, [one.reason for one in outcomes if not isinstance(one, TAKEN)]
+        if slot not in self._taken:
+            for old in [one for one in self._taken if one <= slot - SPAN // SLOT]:
+                del self._taken[old]
         self._taken[slot] += len(outcomes) - len(failures)
-        for old in [one for one in self._taken if one <= slot - SPAN // SLOT]:
-            del self._taken[old]
         if failures:
             self.failed_at, self.failure = now, failures[-1]
 

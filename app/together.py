@@ -2,17 +2,26 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
-@dataclass
 class _Group(Generic[T]):
-    generation: int
-    members: list[T] = field(default_factory=list)
-    written: "asyncio.Future[None] | None" = None
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.members: list[T] = []
+        self.waiters: list[asyncio.Future[None]] = []
+
+    def written(self, failure: BaseException | None = None) -> None:
+        """Tell all that wait and are not cancelled."""
+        for waiter in self.waiters:
+            if waiter.done():
+                continue
+            if failure is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(failure)
 
 
 class Together(Generic[T]):
@@ -22,19 +31,30 @@ class Together(Generic[T]):
         self._write = write
         self._writing = asyncio.Lock()
         self._next: _Group[T] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def add(self, one: T, generation: int) -> None:
         """Returns when it is written, and raises what its write raised."""
         group = self._next
         if group is None or group.generation != generation:
             group = self._next = _Group(generation)
-            group.written = asyncio.ensure_future(self._write_next(group))
+            task = asyncio.create_task(self._write_next(group))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        waiter = asyncio.get_running_loop().create_future()
         group.members.append(one)
-        assert group.written is not None
-        await asyncio.shield(group.written)  # others wait for it, too
+        group.waiters.append(waiter)
+        await waiter
 
     async def _write_next(self, group: _Group[T]) -> None:
-        async with self._writing:
-            if self._next is group:
-                self._next = None
-            await self._write(group.members, group.generation)
+        try:
+            async with self._writing:
+                if self._next is group:
+                    self._next = None
+                await self._write(group.members, group.generation)
+        except BaseException as exc:
+            group.written(exc)
+            if not isinstance(exc, Exception):
+                raise
+        else:
+            group.written()

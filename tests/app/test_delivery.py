@@ -227,6 +227,31 @@ def test_final_outcomes_leave_the_queue():
     assert len(bench.queue) == 0
 
 
+KINDS = (
+    OK,
+    Accepted("r-1"),
+    BAD,
+    Rejected("bad", whole=True),
+    AGAIN,
+    Retry("slow", 2.0, throttled=True),
+    Halt("token"),
+)
+
+
+@given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=10))
+def test_one_outcome_for_several_events_is_as_one_for_each(outcomes):
+    """Sinks most often give all events of a request the very same object."""
+    found = []
+    for said in (outcomes, [replace(one) for one in outcomes]):
+        bench = Bench()
+        bench.add(*"abcdefghij"[: len(said)])
+        jobs = bench.take()
+        bench.answer(jobs, *said)
+        found.append((bench.results, bench.queue.standing(), [(job.attempts, job.failures) for job in jobs]))
+
+    assert found[0] == found[1]
+
+
 def test_a_refused_event_comes_again_later_and_later():
     bench = Bench()
     bench.add("a")

@@ -17,6 +17,20 @@ def job(event_id: str = "e1", **more) -> Job:
     return Job(event_id.encode() + b"\x1dPurchase", 0, event, "Purchase", "basis", Payload(event_id, {}), 0, **more)
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, {}),
+        ({"event": {"revision": 2}}, {"u": 2}),
+        ({"replay": 7, "traces": [3, 4]}, {"p": 7, "x": [3, 4]}),
+    ],
+)
+def test_an_outcome_says_revision_replay_and_traces_only_where_there_are_any(more, said):
+    row = outcome_rows.outcome(job(attempts=1, **more), Final("rejected", "bad"), 5)
+
+    assert orjson.loads(row) == {"v": 1, "o": "rejected", "t": 5, "n": 1, "r": "bad", "d": "", **said}
+
+
 def test_a_row_settles_a_job_of_its_revision_and_earlier_ones():
     row = outcome_rows.outcome(job(event={"revision": 1}), Final("skipped", "r"), 5)
 
