@@ -9,14 +9,16 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 import orjson
 import structlog
 
-from app import clock, dedup, erasure, intake, metrics, receipts, routing, topics
+from app import clock, dedup, erasure, intake, metrics, receipts, routing, shape, topics
 from app.dead_letter import DeadLetter
 from app.events import Event
 from app.intake import label
 from app.lossless import Batch
+from app.shape import Copy
 from sinks import SINKS
 
 if TYPE_CHECKING:
@@ -55,6 +57,17 @@ class Output(NamedTuple):
     receipts: Sequence[intake.Row]
 
 
+class Queued(msgspec.Struct, gc=False):
+    """A record of a destination's topic."""
+
+    v: int
+    event: msgspec.Raw
+    basis: str
+
+
+_json = msgspec.json.Encoder().encode
+
+
 class Dedup:
     def __init__(self, pipeline: "Pipeline") -> None:
         self.pipeline = pipeline
@@ -62,6 +75,7 @@ class Dedup:
         self._updating = frozenset(
             name for name, one in pipeline.settings.destinations.items() if SINKS[one.sink].takes_revisions
         )
+        self._usual_routes = routing.usual(pipeline.settings)
         self.denials = 0  # times that late copies denied something so far
         self._waits = max(
             [topics.oldest(pipeline.settings, name) for name in pipeline.settings.destinations], default=0
@@ -72,19 +86,30 @@ class Dedup:
 
     def recovered(self, generation: int) -> None:
         """After recovery, before any batch of this generation: find the holds again. The clock starts unknown."""
-        settings, app, prints = self.pipeline.settings, self.pipeline.app, self.pipeline.people.prints
+        app = self.pipeline.app
         self.partitions = {}
         for tp in app.consumer.sources():
             if tp.topic == self.pipeline.names.events:
-                partition = dedup.Partition(
-                    settings.rule, self._routes, self._updating, prints.of_copies, prints.keys, self._denies, self._told
-                )
+                partition = self.new_partition()
                 partition.recover(self.pipeline.held.items(tp.partition))
                 self.partitions[tp.partition] = partition
         self._passes = {}
         self._generation = generation
         held = {p: one.waiting for p, one in self.partitions.items() if one.waiting}
         log.info("dedup.recovered", generation=generation, partitions=sorted(self.partitions), held=held)
+
+    def new_partition(self) -> dedup.Partition:
+        prints = self.pipeline.people.prints
+        return dedup.Partition(
+            self.pipeline.settings.rule,
+            self._routes,
+            self._updating,
+            prints.of_copies if prints.keys else None,
+            prints.keys,
+            self._denies,
+            self._told,
+            self._usual,
+        )
 
     def waiting(self, generation: int) -> list[int]:
         """Our partitions that need the clock: always those with open holds, now and then the others, too, to forget."""
@@ -98,6 +123,9 @@ class Dedup:
     def _routes(self, event: Event) -> Mapping[str, routing.Route]:
         """Merging does not depend on who is forgotten; what goes out does, here and once more at deliver."""
         return erasure.routes(routing.routes(event, self.pipeline.settings), self.pipeline.people.known.of(event))
+
+    def _usual(self, event: Copy) -> Mapping[str, routing.Route] | None:
+        return None if self.pipeline.people.known else self._usual_routes(event)
 
     def _denies(self, copy: Event, but: Container[str]) -> bool:
         return routing.denies(copy, self.pipeline.settings, but)
@@ -201,22 +229,30 @@ class Dedup:
                 rows[names.receipts, p] += out.receipts
         return rows
 
-    def _told(self, closed: dedup.Closed) -> Output:
+    def _told(self, closing: dedup.Closing) -> Output:
         """What goes out, as others may see it."""
-        key, how, event_name = closed.key, closed.how, closed.event["event_name"]
-        if how == "erased" or self.pipeline.people.known.erases(closed.event):
-            closed = erasure.bare(closed)
-        event = orjson.Fragment(orjson.dumps(closed.event))  # once, however many destinations get it
+        event: Event | Copy
+        event, known = closing.event, self.pipeline.people.known
+        key, how, event_name = closing.key, closing.how, event.event_name
+        if how == "erased" or (known and known.erases(shape.as_event(event))):
+            bare = erasure.bare(closing.closed())
+            event, record = bare.event, bare.record
+        else:
+            record = closing.record
         queued, ended, told = [], [], []
-        for name, route in closed.routes.items():
-            if route.state == "queued":
-                queued.append((name, orjson.dumps({"v": 1, "event": event, "basis": route.basis})))
-            else:
-                ended.append((name, route.state))
-                told.append(self._receipt(closed.event, name, route))
-        return Output(key, how, event_name, orjson.dumps(closed.record(event)), queued, ended, told)
+        said = None
+        if closing.routes:
+            said = msgspec.Raw(_json(event))  # once, however many destinations get it
+            for name, route in closing.routes.items():
+                if route.state == "queued":
+                    queued.append((name, _json(Queued(1, said, route.basis))))
+                else:
+                    ended.append((name, route.state))
+                    told.append(self._receipt(event, name, route))
+        return Output(key, how, event_name, _json(record(said)), queued, ended, told)
 
-    def _receipt(self, event: Event, name: str, route: routing.Route) -> intake.Row:
+    def _receipt(self, event: Event | Copy, name: str, route: routing.Route) -> intake.Row:
+        event = shape.as_event(event) if isinstance(event, Copy) else event
         now, config = int(time.time() * 1000), self.pipeline.settings.hash
         return receipts.row(event, name, route.state, now=now, config=config, reason=route.reason, basis=route.basis)
 

@@ -9,9 +9,12 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import orjson
+from msgspec import UNSET
 
 from app.events import CONTRADICTORY, SIGNALS, Event, Json, Source
+from app.shape import Copy, as_event
 
 #: Copies kept per conversion; more (by a fixed order that keeps some of every source) are counted and not merged. Their
 #: consent is: a denial counts in whichever copy it is.
@@ -125,6 +128,73 @@ def merge(copies: Iterable[Event], cut: Json | None = None) -> Event:
 def merge_distinct(known: Sequence[Event], cut: Json | None = None) -> Event:
     """The same of copies that `distinct` gave, or of some of them, in whatever order."""
     return _of_one(known[0]) if len(known) == 1 else _of_several(known, cut)
+
+
+def distinct_copies(copies: Sequence[Copy]) -> list[Copy]:
+    """`distinct` of copies as dedup has them."""
+    if len({copy.source for copy in copies}) == len(copies):  # most often; then nothing has to be compared
+        return sorted(copies, key=lambda copy: _KNOWS_ORDER[copy.source])
+    events = [as_event(copy) for copy in copies]
+    copy_of = {id(event): copy for event, copy in zip(events, copies, strict=True)}
+    return [copy_of[id(event)] for event in distinct(events)]
+
+
+def of_copies(known: Sequence[Copy], cut: Json | None = None) -> Copy:
+    """`merge_distinct` of copies as dedup has them."""
+    if len(known) == 1:
+        return of_one(known[0])
+    if len(known) == 2 and known[0].source != known[1].source:
+        return of_two(*known)
+    return Copy(**merge_distinct([as_event(copy) for copy in known], cut))
+
+
+def of_one(copy: Copy) -> Copy:
+    """`merge` of one copy."""
+    merged = msgspec.structs.replace(copy, origin=UNSET, revision=UNSET, unusable=UNSET)
+    if merged.consent and not only_grants(merged.consent):
+        merged.consent = merge_consent([merged.consent]) or UNSET  # type: ignore[assignment]
+    if merged.labels:
+        merged.labels = sorted(set(merged.labels))
+    return merged
+
+
+def of_two(one: Copy, other: Copy) -> Copy:
+    """`merge` of two copies from different sources, with nothing in between: what only one of them has is taken as it is."""
+    order, less = (one, other) if _KNOWS_ORDER[one.source] < _KNOWS_ORDER[other.source] else (other, one)
+    browser, back = (one, other) if _KNOWS_BROWSER[one.source] < _KNOWS_BROWSER[other.source] else (other, one)
+    merged = Copy(
+        v=order.v,
+        event_id=browser.event_id,
+        event_name=order.event_name,
+        site=order.site,
+        source=order.source,
+        time=order.time,
+        received=min(one.received, other.received),
+        apart=order.apart,
+        user=_part("user", order.user, less.user),
+        context=_part("context", browser.context, back.context),
+        ids=_part("ids", browser.ids, back.ids),
+        commerce=_part("commerce", order.commerce, less.commerce),
+        consent=order.consent,
+        tags=_part("tags", browser.tags, back.tags),
+        custom=_part("custom", order.custom, less.custom),
+    )
+    if order.pairs is less.pairs is False:
+        merged.pairs = False
+    if order.consent != less.consent or not only_grants(order.consent or {}):
+        merged.consent = merge_consent([order.consent or {}, less.consent or {}]) or UNSET  # type: ignore[assignment]
+    if order.tags and less.tags:
+        merged.tags = _tags(merged.tags, [{"tags": order.tags}, {"tags": less.tags}])
+    if order.labels or less.labels:
+        merged.labels = sorted({*(order.labels or ()), *(less.labels or ())})
+    return merged
+
+
+def _part(name: str, first: Any, second: Any) -> Any:
+    """Of two copies, of which the first is asked first."""
+    if not second or first == second:
+        return first
+    return _both(first, second, _PARTS[name][1]) if first else second
 
 
 def _of_one(copy: Event) -> Event:

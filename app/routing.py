@@ -1,12 +1,15 @@
 """May this destination have this event? A pure function, asked when an event closes and again before it is sent."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
 
 from app import consent, keys
 from app.destination import Destination
-from app.events import Event
+from app.events import SIGNALS, Event, Json
 from app.settings import Settings
+from app.shape import Copy
 from app.traffic import LABELS
 from sinks import SINKS
 from sinks._base import Sink, is_test
@@ -22,6 +25,11 @@ class Route:
     reason: str = ""
     basis: str = ""
     verdict: consent.Verdict | None = field(default=None, repr=False, compare=False)  # where consent was what decided
+
+    @cached_property
+    def told(self) -> Json:
+        """What is told of it in capistream.conversions."""
+        return {name: said for name in ("state", "reason", "basis") if (said := getattr(self, name))}
 
 
 def route(event: Event, destination: Destination, sink: Sink | type[Sink]) -> Route:
@@ -65,3 +73,29 @@ def denies(copy: Event, settings: Settings, but: Container[str] = ()) -> bool:
 def routes(event: Event, settings: Settings) -> Mapping[str, Route]:
     """For every configured destination."""
     return {name: route(event, one, SINKS[one.sink]) for name, one in settings.destinations.items()}
+
+
+def usual(settings: Settings) -> Callable[[Copy], Mapping[str, Route] | None]:
+    """The same, of copies whose routes depend on nothing but name, site and the four signals: those are few, and looked up. None:
+    look at the whole event.
+    """
+    more = any(
+        one.live_from or one.live_until or one.share < 1 or one.consent.regions
+        for one in settings.destinations.values()
+    )
+
+    @lru_cache(maxsize=1024)
+    def look_up(event_name: str, site: str, signals: Iterable[tuple[str, str]]) -> Mapping[str, Route]:
+        event: Any = {"event_name": event_name, "site": site, "consent": dict(signals)}
+        return routes(event, settings)
+
+    def of(copy: Copy) -> Mapping[str, Route] | None:
+        said: Any = copy.consent or {}
+        if more or copy.labels or not said.keys() <= _SIGNALS:
+            return None
+        return look_up(copy.event_name, copy.site, tuple(said.items()))
+
+    return of
+
+
+_SIGNALS = frozenset(SIGNALS)

@@ -5,12 +5,51 @@ Judged by the types of its fields; what they say was judged by normalize. A fiel
 of two versions beside each other may drop it.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from app import keys
-from app.events import Event
+from app.events import Commerce, Consent, Context, Event, Ids, Origin, Scalar, Source, Tag, User, Whole
+
+
+class Copy(msgspec.Struct, omit_defaults=True, gc=False):
+    """An Event as dedup has it in hand, and the same in JSON: no dictionary of everything has to be made to look at some of it.
+
+    What it does not have is UNSET, which counts as false. So does an empty part, which is none.
+    """
+
+    v: Literal[1]
+    event_id: str
+    event_name: str
+    site: str
+    source: Source
+    time: Whole
+    received: Whole
+    origin: Origin | UnsetType = UNSET
+    pairs: Literal[False] | UnsetType = UNSET
+    revision: Whole | UnsetType = UNSET
+    apart: str | UnsetType = UNSET
+    user: User | UnsetType = UNSET
+    context: Context | UnsetType = UNSET
+    ids: Ids | UnsetType = UNSET
+    commerce: Commerce | UnsetType = UNSET
+    consent: Consent | UnsetType = UNSET
+    tags: dict[str, Tag] | UnsetType = UNSET
+    labels: list[str] | UnsetType = UNSET
+    custom: dict[str, Scalar] | UnsetType = UNSET
+    unusable: dict[str, str] | UnsetType = UNSET
+
+
+_FIELDS = Copy.__struct_fields__
+_PARTS = ("origin", "user", "context", "ids", "commerce", "consent", "tags", "labels", "custom", "unusable")
+
+
+def as_event(copy: Copy) -> Event:
+    """The same as a dictionary, for whoever wants all of it; its parts are those of the copy."""
+    told = zip(_FIELDS, msgspec.structs.astuple(copy), strict=True)
+    return {name: said for name, said in told if said is not UNSET}  # type: ignore[return-value, misc]
 
 
 class Routed(msgspec.Struct):
@@ -21,6 +60,7 @@ class Routed(msgspec.Struct):
 
 
 _READER = msgspec.json.Decoder(Event)
+_COPY = msgspec.json.Decoder(Copy)
 _ROUTED = msgspec.json.Decoder(Routed)
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
@@ -56,19 +96,43 @@ def is_event_of(key: bytes, value: Any) -> bool:
     return is_event(value) and keys.key(value) == key
 
 
-def copy(key: bytes, value: bytes | None) -> Event | None:
+def read(key: bytes, value: bytes | None) -> Copy | None:
     """The copy of a conversion that this record of capistream.events is, or None."""
-    found = event(value)
-    return found if found is not None and _is_copy(key, found) else None
+    try:
+        found = _COPY.decode(value or b"")
+    except _UNREADABLE:
+        return None
+    if found.received < 0 or found.time < 0 or found.apart is not UNSET:
+        return None
+    # three parts; and no key of the rows in table `seen` that are no conversion's, which begin with smaller characters
+    if keys.joined(conversion_id(found), found.site, found.event_name) != key or key <= b"\x1f" or key.count(b"\x1f") != 2:
+        return None
+    return without_empty(found) if b"{}" in value or b"[]" in value else found  # type: ignore[operator]
+
+
+def conversion_id(copy: Copy) -> str:
+    """As `keys.conversion_id`."""
+    if copy.commerce and (order := keys.order(copy.event_name, copy.commerce)):
+        return order
+    return copy.event_id.removesuffix(f".{copy.apart}") if copy.apart else copy.event_id
+
+
+def without_empty(copy: Copy) -> Copy:
+    """The same copy; an empty part counts as none from here on."""
+    for name in _PARTS:
+        if not getattr(copy, name):
+            setattr(copy, name, UNSET)
+    return copy
+
+
+def copy(key: bytes, value: bytes | None) -> Event | None:
+    """The same as a dictionary."""
+    found = read(key, value)
+    return None if found is None else as_event(found)
 
 
 def is_copy(key: bytes, value: Any) -> bool:
     """The same of what was read already."""
-    return is_event(value) and _is_copy(key, value)
-
-
-def _is_copy(key: bytes, found: Event) -> bool:
-    if found["received"] < 0 or found["time"] < 0 or "apart" in found:
+    if not is_event(value) or value["received"] < 0 or value["time"] < 0 or "apart" in value:
         return False
-    # three parts; and no key of the rows in table `seen` that are no conversion's, which begin with smaller characters
-    return keys.key(found) == key > b"\x1f" and key.count(b"\x1f") == 2
+    return keys.key(value) == key > b"\x1f" and key.count(b"\x1f") == 2
