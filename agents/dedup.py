@@ -5,7 +5,7 @@ What it decides is in app/dedup.py; this file reads and writes. It is the one wr
 
 import time
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -75,7 +75,7 @@ class Dedup:
         self._updating = frozenset(
             name for name, one in pipeline.settings.destinations.items() if SINKS[one.sink].takes_revisions
         )
-        self._usual_routes = routing.usual(pipeline.settings)
+        self._kind = routing.alike(pipeline.settings)
         self.denials = 0  # times that late copies denied something so far
         self._waits = max(
             [topics.oldest(pipeline.settings, name) for name in pipeline.settings.destinations], default=0
@@ -108,7 +108,7 @@ class Dedup:
             prints.keys,
             self._denies,
             self._told,
-            self._usual,
+            self._alike,
         )
 
     def waiting(self, generation: int) -> list[int]:
@@ -124,8 +124,8 @@ class Dedup:
         """Merging does not depend on who is forgotten; what goes out does, here and once more at deliver."""
         return erasure.routes(routing.routes(event, self.pipeline.settings), self.pipeline.people.known.of(event))
 
-    def _usual(self, event: Copy) -> Mapping[str, routing.Route] | None:
-        return None if self.pipeline.people.known else self._usual_routes(event)
+    def _alike(self, event: Copy) -> Hashable | None:
+        return None if self.pipeline.people.known else self._kind(event)
 
     def _denies(self, copy: Event, but: Container[str]) -> bool:
         return routing.denies(copy, self.pipeline.settings, but)

@@ -31,7 +31,7 @@ Table `held`, by conversion key, JSON, while it is open, and longer where a late
 import hashlib
 import heapq
 import zlib
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -55,6 +55,7 @@ KEEP = (
     7 * 86_400_000
 )  # milliseconds for which a conversion held back for want of consent waits for a copy that brings it
 
+MOST_KINDS = 1024  # of events, by which decisions are remembered
 MOST_PLACES = 4  # offsets in a row's "x"
 
 Get = Callable[[Sequence[bytes]], Sequence[bytes | None]]
@@ -119,6 +120,14 @@ class Told(msgspec.Struct, gc=False):
     received: int
     event_id: str
     origin: Origin
+
+
+class Decision(NamedTuple):
+    """Where an event goes, and what its row keeps of that."""
+
+    routes: Mapping[str, Route]
+    ended: dict[str, list[str]] | None
+    denials: str  # a checksum of what the event denies, where it does
 
 
 class Conversion(msgspec.Struct, gc=False):
@@ -214,8 +223,8 @@ class Partition:
     )  # any destination anything, but for these
     #: Makes of each closing what the result has of it, at once, while the event is in the processor's caches.
     told: Callable[[Closing], Any] = Closing.closed
-    #: Routes that need no look at the whole event, or None: then `route` is asked.
-    usual: Callable[[Copy], Mapping[str, Route] | None] = lambda _event: None
+    #: Names events that have the same routes, so that `route` is asked once for all of them. None: this one may be the only one.
+    alike: Callable[[Copy], Hashable | None] = lambda _event: None
     since: int | None = None  # Unix milliseconds: what was received before may have been sent, and nobody remembers
     open: dict[bytes, Hold] = field(default_factory=dict)
     deadlines: list[tuple[int, bytes]] = field(default_factory=list)  # a heap; entries of closed holds are stale
@@ -223,9 +232,20 @@ class Partition:
     now: int | None = None  # the log's clock: unknown after a restart until heard again
     appended: int = 0  # when the last clock record was appended
     secret: bytes = field(init=False)  # the key in use, or an empty one
+    decisions: dict[Hashable, Decision] = field(default_factory=dict, init=False)  # by kind of event
 
     def __post_init__(self) -> None:
         self.secret = self.secrets[0] if self.secrets else b""
+
+    def decide(self, event: Copy) -> Decision:
+        """What is to be done with a merged event."""
+        if (kind := self.alike(event)) is None:
+            return _decision(self.route(shape.as_event(event)), event)
+        if (known := self.decisions.get(kind)) is None:
+            if len(self.decisions) == MOST_KINDS:
+                self.decisions.clear()
+            known = self.decisions[kind] = _decision(self.route(shape.as_event(event)), event)
+        return known
 
     def recover(self, held: Iterable[tuple[bytes, bytes]]) -> None:
         """Find the holds again, from the recovered table."""
@@ -316,6 +336,7 @@ class _Run:
         self.stored: set[bytes] = set()  # keys with a row in `held`: only those need a deletion
         # holds of this batch: most pairs meet before anybody asks when those end
         self.opened: dict[bytes, tuple[Held, EventRule]] = {}
+        self.apart: dict[bytes, None] = {}  # keys of conversions that were set apart from others
         self.result = Result()
         self._load(list(wanted))
 
@@ -388,7 +409,7 @@ class _Run:
             return False
         if row.how in (None, "unconfirmed"):
             event = merge.of_copies(hold.copies, hold.consent)
-            found = self._routes(event)
+            found = self.partition.decide(event).routes
             routes = {n: Route("erased", "erasure", r.basis) if r.state == "queued" else r for n, r in found.items()}
             self._out(Closing(key, event, "erased", routes, (), row.received))
             row.how, row.when = "erased", self.partition.now or hold.deadline
@@ -401,8 +422,8 @@ class _Run:
         self._enter_opened()
         # who was set apart first: a crash may cut the write off, and a row that says "closed" must not stand without them
         changed = self.changed
-        if apart := [key for key in changed if keys.apart(key)]:
-            changed = {key: changed[key] for key in apart} | changed
+        if self.apart:
+            changed = {key: changed[key] for key in self.apart if key in changed} | changed
         for key, row in changed.items():
             self.result.seen[key] = _json(row)
         for key in self.changed_holds:
@@ -480,6 +501,7 @@ class _Run:
     def _apart(self, copy: Copy, mark: str, label: str) -> bool:
         """A copy that has the id, but is not of its conversion. Whether it is the first of its own."""
         key, its = _set_apart(copy, mark, label)
+        self.apart[key] = None
         self._load([key])
         if new := self._row(key) is None:
             self.result.flags.append((copy.event_name, label))
@@ -576,10 +598,6 @@ class _Run:
     def _out(self, closing: Closing) -> None:
         self.result.closed.append(self.partition.told(closing))
 
-    def _routes(self, event: Copy) -> Mapping[str, Route]:
-        usual = self.partition.usual(event)
-        return self.partition.route(shape.as_event(event)) if usual is None else usual
-
     def _close(self, rule: EventRule, key: bytes, row: Row, hold: Held, how: str) -> None:
         copies = hold.copies
         # when the last copy came, or for a hold that ended, what the log's clock said
@@ -598,6 +616,7 @@ class _Run:
         self._conclude(rule, key, row, hold, event, its, how, when)
         for mark, its in others:
             its_key, event = _set_apart(merge.of_copies(its, hold.consent), mark, "several_people")
+            self.apart[its_key] = None
             self.result.flags.append((event.event_name, "several_people"))
             arrivals = [_arrival(copy) for copy in its]
             one = self.rows[its_key] = Row(ROW_VERSION, arrivals, len(its), row.last, None)
@@ -626,15 +645,15 @@ class _Run:
     ) -> None:
         """One person's conversion goes out."""
         partition = self.partition
+        routes, ended, denials = partition.decide(event)
         if why := hold.why or ("" if _confirmed(rule, copies) else "unconfirmed"):
             self.result.flags.append((event.event_name, why))
-        routes = self._routes(event)
-        if why:
             routes = {n: Route("parked", why, r.basis) if r.state == "queued" else r for n, r in routes.items()}
+            ended = _ended(routes)
         self._out(Closing(key, event, how, routes, copies, row.received))
-        row.how, row.when, row.routes = how, when, _ended(routes)
-        if event.consent and consent.may_deny(event.consent):
-            row.merged_denials = _checksum(event.consent)
+        row.how, row.when, row.routes = how, when, ended
+        if denials:
+            row.merged_denials = denials
         if named := [shape.as_event(copy) for copy in copies if copy.user]:
             row.who = people.marks(named, partition.secret)
         if partition.prints and (prints := partition.prints([shape.as_event(copy) for copy in copies])):
@@ -659,7 +678,7 @@ class _Run:
     def _update(self, rule: EventRule, key: bytes, row: Row, hold: Held) -> None:
         """A late copy said something new: to whom does it matter?"""
         event = merge.of_copies(hold.copies, hold.consent)
-        before, routes = row.routes or {}, self._routes(event)
+        before, routes = row.routes or {}, self.partition.decide(event).routes
         queued = {name: route for name, route in routes.items() if route.state == "queued"}
         fresh = {n: r for n, r in queued.items() if before.get(n, ["", ""])[1] == "consent_absent"}
         revised = {
@@ -863,6 +882,11 @@ def _told(copies: Sequence[Copy]) -> list[Told]:
         Told(c.source, c.received, c.event_id, c.origin or {})
         for c in (copies if len(copies) == 1 else sorted(copies, key=lambda c: c.received))
     ]
+
+
+def _decision(routes: Mapping[str, Route], event: Copy) -> Decision:
+    denies = event.consent and consent.may_deny(event.consent)
+    return Decision(routes, _ended(routes), _checksum(event.consent) if denies else "")
 
 
 def _ended(routes: Mapping[str, Route]) -> dict[str, list[str]] | None:

@@ -21,12 +21,12 @@ def conversion_id(event: Event) -> str:
     event_id, name = event["event_id"], event["event_name"]
     if apart := event.get("apart"):
         event_id = event_id.removesuffix(f".{apart}")
-    return (order(name, event.get("commerce", {})) or event_id) if name in _ORDERS else event_id
+    return (order(name, event.get("commerce", {})) or event_id) if name in ORDERS else event_id
 
 
 def order(event_name: str, commerce: Commerce) -> str:
     """The id of a conversion that its order number names; of any other an empty text."""
-    if event_name not in _ORDERS or not (order := commerce.get("transaction_id")):
+    if event_name not in ORDERS or not (order := commerce.get("transaction_id")):
         return ""
     if event_name == "purchase":
         return order
@@ -36,7 +36,7 @@ def order(event_name: str, commerce: Commerce) -> str:
     return f"{order}:{refund}" if refund else order
 
 
-_ORDERS = frozenset({"purchase", "refund"})  # names of events that the order number tells apart
+ORDERS = frozenset({"purchase", "refund"})  # names of events that the order number tells apart
 
 
 def key(event: Event) -> bytes:

@@ -155,6 +155,8 @@ def of_one(copy: Copy) -> Copy:
         merged.consent = merge_consent([merged.consent]) or UNSET  # type: ignore[assignment]
     if merged.labels:
         merged.labels = sorted(set(merged.labels))
+    if {} in (merged.user, merged.context, merged.ids, merged.commerce, merged.consent, merged.tags, merged.custom):
+        merged = Copy(**_of_one(as_event(merged)))
     return merged
 
 
@@ -175,7 +177,7 @@ def of_two(one: Copy, other: Copy) -> Copy:
         context=_part("context", browser.context, back.context),
         ids=_part("ids", browser.ids, back.ids),
         commerce=_part("commerce", order.commerce, less.commerce),
-        consent=order.consent,
+        consent=order.consent or UNSET,
         tags=_part("tags", browser.tags, back.tags),
         custom=_part("custom", order.custom, less.custom),
     )
@@ -192,9 +194,9 @@ def of_two(one: Copy, other: Copy) -> Copy:
 
 def _part(name: str, first: Any, second: Any) -> Any:
     """Of two copies, of which the first is asked first."""
-    if not second or first == second:
-        return first
-    return _both(first, second, _PARTS[name][1]) if first else second
+    if first and second and first != second:
+        return _both(first, second, _PARTS[name][1])
+    return first or second or UNSET
 
 
 def _of_one(copy: Event) -> Event:

@@ -1,8 +1,8 @@
 """May this destination have this event? A pure function, asked when an event closes and again before it is sent."""
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Hashable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 from app import consent, keys
@@ -75,27 +75,21 @@ def routes(event: Event, settings: Settings) -> Mapping[str, Route]:
     return {name: route(event, one, SINKS[one.sink]) for name, one in settings.destinations.items()}
 
 
-def usual(settings: Settings) -> Callable[[Copy], Mapping[str, Route] | None]:
-    """The same, of copies whose routes depend on nothing but name, site and the four signals: those are few, and looked up. None:
-    look at the whole event.
+def alike(settings: Settings) -> Callable[[Copy], Hashable | None]:
+    """Names a kind of events that all have the same routes; None: no other is known to have those of this one.
+
+    There are few: of names, sites and what is said of the four signals, where nothing else decides.
     """
-    more = any(
-        one.live_from or one.live_until or one.share < 1 or one.consent.regions
-        for one in settings.destinations.values()
-    )
+    if any(one.live_from or one.live_until or one.share < 1 or one.consent.regions for one in settings.destinations.values()):
+        return lambda _event: None
 
-    @lru_cache(maxsize=1024)
-    def look_up(event_name: str, site: str, signals: Iterable[tuple[str, str]]) -> Mapping[str, Route]:
-        event: Any = {"event_name": event_name, "site": site, "consent": dict(signals)}
-        return routes(event, settings)
-
-    def of(copy: Copy) -> Mapping[str, Route] | None:
-        said: Any = copy.consent or {}
-        if more or copy.labels or not said.keys() <= _SIGNALS:
+    def kind(event: Copy) -> Hashable | None:
+        said: Any = event.consent or {}
+        if event.labels or not (said == _GRANTED or said.keys() <= _GRANTED.keys()):
             return None
-        return look_up(copy.event_name, copy.site, tuple(said.items()))
+        return event.event_name, event.site, "granted" if said == _GRANTED else tuple(said.items())
 
-    return of
+    return kind
 
 
-_SIGNALS = frozenset(SIGNALS)
+_GRANTED = dict.fromkeys(SIGNALS, "granted")  # most often

@@ -17,7 +17,7 @@ from app.events import Commerce, Consent, Context, Event, Ids, Origin, Scalar, S
 class Copy(msgspec.Struct, omit_defaults=True, gc=False):
     """An Event as dedup has it in hand, and the same in JSON: no dictionary of everything has to be made to look at some of it.
 
-    What it does not have is UNSET, which counts as false. So does an empty part, which is none.
+    What it does not have is UNSET, which counts as false.
     """
 
     v: Literal[1]
@@ -43,7 +43,6 @@ class Copy(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 _FIELDS = Copy.__struct_fields__
-_PARTS = ("origin", "user", "context", "ids", "commerce", "consent", "tags", "labels", "custom", "unusable")
 
 
 def as_event(copy: Copy) -> Event:
@@ -105,24 +104,16 @@ def read(key: bytes, value: bytes | None) -> Copy | None:
     if found.received < 0 or found.time < 0 or found.apart is not UNSET:
         return None
     # three parts; and no key of the rows in table `seen` that are no conversion's, which begin with smaller characters
-    if keys.joined(conversion_id(found), found.site, found.event_name) != key or key <= b"\x1f" or key.count(b"\x1f") != 2:
+    if key.count(b"\x1f") != 2 or key <= b"\x1f":
         return None
-    return without_empty(found) if b"{}" in value or b"[]" in value else found  # type: ignore[operator]
+    return found if keys.joined(conversion_id(found), found.site, found.event_name) == key else None
 
 
 def conversion_id(copy: Copy) -> str:
     """As `keys.conversion_id`."""
-    if copy.commerce and (order := keys.order(copy.event_name, copy.commerce)):
+    if copy.event_name in keys.ORDERS and (order := keys.order(copy.event_name, copy.commerce or {})):
         return order
     return copy.event_id.removesuffix(f".{copy.apart}") if copy.apart else copy.event_id
-
-
-def without_empty(copy: Copy) -> Copy:
-    """The same copy; an empty part counts as none from here on."""
-    for name in _PARTS:
-        if not getattr(copy, name):
-            setattr(copy, name, UNSET)
-    return copy
 
 
 def copy(key: bytes, value: bytes | None) -> Event | None:
