@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 import orjson
@@ -45,7 +45,7 @@ class Pass:
         return self.held is None and self.seen is None
 
 
-class Output(NamedTuple):
+class Output(msgspec.Struct, gc=False):
     """What comes of a conversion that closed."""
 
     key: bytes

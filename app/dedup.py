@@ -122,12 +122,17 @@ class Told(msgspec.Struct, gc=False):
     origin: Origin
 
 
-class Decision(NamedTuple):
-    """Where an event goes, and what its row keeps of that."""
+class Decision(msgspec.Struct, gc=False):
+    """Where an event goes, and what is kept of that."""
 
     routes: Mapping[str, Route]
-    ended: dict[str, list[str]] | None
-    denials: str  # a checksum of what the event denies, where it does
+    denials: str = ""  # a checksum of what the event denies, where it does
+    told: msgspec.Raw = msgspec.Raw()  # the routes, as JSON
+    ended: dict[str, list[str]] | None = None  # the same for a row: where it does not go, and why
+
+    def __post_init__(self) -> None:
+        self.told = msgspec.Raw(_json({name: route.told for name, route in self.routes.items()}))
+        self.ended = {name: [r.state, r.reason] for name, r in self.routes.items() if r.state != "queued"} or None
 
 
 class Conversion(msgspec.Struct, gc=False):
@@ -138,23 +143,23 @@ class Conversion(msgspec.Struct, gc=False):
     closed: str
     copies: list[Told]
     received: int
-    routes: Mapping[str, Json]
+    routes: msgspec.Raw
 
 
-class Closing(NamedTuple):
+class Closing(msgspec.Struct, gc=False):
     """A conversion that closes, with what it is made of."""
 
     key: bytes
     event: Copy
     how: str  # complete, no_hold, hold_ended, unconfirmed; updated: a late copy changed something; erased
     routes: Mapping[str, Route]
+    told: msgspec.Raw  # the routes, as JSON
     copies: Sequence[Copy]
     received: int  # copies received so far, repeats included
 
     def record(self, event: msgspec.Raw | None = None) -> Conversion:
         """As it stands in capistream.conversions. `event`: where that is JSON already."""
-        routes = {name: route.told for name, route in self.routes.items()}
-        return Conversion(ROW_VERSION, event or self.event, self.how, _told(self.copies), self.received, routes)
+        return Conversion(ROW_VERSION, event or self.event, self.how, _told(self.copies), self.received, self.told)
 
     def closed(self) -> "Closed":
         """The same as dictionaries."""
@@ -336,6 +341,7 @@ class _Run:
         self.stored: set[bytes] = set()  # keys with a row in `held`: only those need a deletion
         # holds of this batch: most pairs meet before anybody asks when those end
         self.opened: dict[bytes, tuple[Held, EventRule]] = {}
+        self.rules: dict[str, EventRule] = {}
         self.apart: dict[bytes, None] = {}  # keys of conversions that were set apart from others
         self.result = Result()
         self._load(list(wanted))
@@ -410,10 +416,12 @@ class _Run:
         if row.how in (None, "unconfirmed"):
             event = merge.of_copies(hold.copies, hold.consent)
             found = self.partition.decide(event).routes
-            routes = {n: Route("erased", "erasure", r.basis) if r.state == "queued" else r for n, r in found.items()}
-            self._out(Closing(key, event, "erased", routes, (), row.received))
+            decision = Decision(
+                {n: Route("erased", "erasure", r.basis) if r.state == "queued" else r for n, r in found.items()}
+            )
+            self._out(key, event, "erased", decision, (), row)
             row.how, row.when = "erased", self.partition.now or hold.deadline
-            row.routes = _ended(routes)
+            row.routes = decision.ended
         row.kept = 0
         self._drop_hold(key)
         return True
@@ -435,7 +443,10 @@ class _Run:
     # -- copies
 
     def _copy(self, key: bytes, copy: Copy) -> None:
-        rule, offset, row = self.partition.rule(copy.event_name), self.record.offset, self._row(key)
+        rule, offset, row = self._rule(copy.event_name), self.record.offset, self._row(key)
+        if row is None and key not in self.holds:
+            self._first(rule, key, copy)
+            return
         hold = self._hold(key, row) if key in self.holds else None
         open_ = hold is not None and (row is None or row.how is None)
         if row is None or (not open_ and copy.received - row.arrivals[0].received > rule.horizon * 1000):
@@ -454,6 +465,24 @@ class _Run:
             self._late(rule, key, row, hold, copy, new=new)
         else:
             self._join(rule, key, row, hold, copy, new=new)
+
+    def _rule(self, event_name: str) -> EventRule:
+        rule = self.rules.get(event_name)
+        if rule is None:
+            rule = self.rules[event_name] = self.partition.rule(event_name)
+        return rule
+
+    def _first(self, rule: EventRule, key: bytes, copy: Copy) -> None:
+        """Nothing is known of this conversion, as most often."""
+        arrival = _arrival(copy, self.record.offset)
+        row = self.rows[key] = self.changed[key] = Row(ROW_VERSION, [arrival], 1, arrival.offset, None)
+        if arrival.event_id:
+            self._alias(key, copy)
+        if rule.expect or rule.wait_for or rule.late == "update":
+            self._join(rule, key, row, None, copy, new=True)
+        else:  # neither held nor kept
+            why = self._unproved(copy, self.record.timestamp, rule)
+            self._conclude(key, row, why, merge.of_one(copy), [copy], "no_hold", copy.received)
 
     def _is_stranger(self, rule: EventRule, row: Row, copy: Copy) -> bool:
         """Of a conversion that has closed."""
@@ -595,7 +624,8 @@ class _Run:
 
     # -- closing
 
-    def _out(self, closing: Closing) -> None:
+    def _out(self, key: bytes, event: Copy, how: str, decision: Decision, copies: Sequence[Copy], row: Row) -> None:
+        closing = Closing(key, event, how, decision.routes, decision.told, copies, row.received)
         self.result.closed.append(self.partition.told(closing))
 
     def _close(self, rule: EventRule, key: bytes, row: Row, hold: Held, how: str) -> None:
@@ -613,14 +643,14 @@ class _Run:
             row.people = 1 + len(others)
             event.labels = sorted({*(event.labels or ()), "several_people"})
             self.result.flags.append((event.event_name, "several_people"))
-        self._conclude(rule, key, row, hold, event, its, how, when)
+        self._conclude(key, row, hold.why or _unconfirmed(rule, its), event, its, how, when)
         for mark, its in others:
             its_key, event = _set_apart(merge.of_copies(its, hold.consent), mark, "several_people")
             self.apart[its_key] = None
             self.result.flags.append((event.event_name, "several_people"))
             arrivals = [_arrival(copy) for copy in its]
             one = self.rows[its_key] = Row(ROW_VERSION, arrivals, len(its), row.last, None)
-            self._conclude(rule, its_key, one, hold, event, its, how, when)
+            self._conclude(its_key, one, hold.why or _unconfirmed(rule, its), event, its, how, when)
         row.kept = 0
         if how == "unconfirmed" and hold.stage != "parked":
             self._keep(rule, key, row, hold, "parked")
@@ -634,28 +664,30 @@ class _Run:
 
     def _conclude(
         self,
-        rule: EventRule,
         key: bytes,
         row: Row,
-        hold: Held,
+        why: str,
         event: Copy,
         copies: Sequence[Copy],
         how: str,
         when: int,
     ) -> None:
-        """One person's conversion goes out."""
+        """One person's conversion goes out, or is parked if there is a reason `why`."""
         partition = self.partition
-        routes, ended, denials = partition.decide(event)
-        if why := hold.why or ("" if _confirmed(rule, copies) else "unconfirmed"):
+        decision = partition.decide(event)
+        if decision.denials:
+            row.merged_denials = decision.denials
+        if why:
             self.result.flags.append((event.event_name, why))
-            routes = {n: Route("parked", why, r.basis) if r.state == "queued" else r for n, r in routes.items()}
-            ended = _ended(routes)
-        self._out(Closing(key, event, how, routes, copies, row.received))
-        row.how, row.when, row.routes = how, when, ended
-        if denials:
-            row.merged_denials = denials
-        if named := [shape.as_event(copy) for copy in copies if copy.user]:
-            row.who = people.marks(named, partition.secret)
+            found = decision.routes
+            decision = Decision(
+                {n: Route("parked", why, r.basis) if r.state == "queued" else r for n, r in found.items()}
+            )
+        self._out(key, event, how, decision, copies, row)
+        row.how, row.when, row.routes = how, when, decision.ended
+        named = [shape.as_event(copy) for copy in copies if copy.user]
+        if named and (who := people.marks(named, partition.secret)):
+            row.who = who
         if partition.prints and (prints := partition.prints([shape.as_event(copy) for copy in copies])):
             row.prints = tuple(prints)
         self.changed[key] = row
@@ -687,12 +719,12 @@ class _Run:
             if rule.late == "update" and n not in before and n in self.partition.updating
         }
         if fresh:
-            self._out(Closing(key, event, "updated", fresh, hold.copies, row.received))
+            self._out(key, event, "updated", Decision(fresh), hold.copies, row)
             row.routes = {n: said for n, said in before.items() if n not in fresh} or None
         if revised:
             row.revisions += 1
             event.revision = row.revisions
-            self._out(Closing(key, event, "updated", revised, hold.copies, row.received))
+            self._out(key, event, "updated", Decision(revised), hold.copies, row)
 
     def _keep(self, rule: EventRule, key: bytes, row: Row, hold: Held, stage: str) -> None:
         """The hold stays beyond closing, for late copies."""
@@ -849,6 +881,10 @@ def _confirmed(rule: EventRule, copies: Sequence[Copy]) -> bool:
     return rule.wait_for in there or not there.isdisjoint(_AFTERWARDS)
 
 
+def _unconfirmed(rule: EventRule, copies: Sequence[Copy]) -> str:
+    return "" if _confirmed(rule, copies) else "unconfirmed"
+
+
 def _people(rule: EventRule, copies: Sequence[Copy]) -> list[tuple[str, list[Copy]]]:
     """(mark, copies) per person, most often one."""
     return _grouped(copies) if rule.different_people == "apart" else [("", [*copies])]
@@ -886,12 +922,7 @@ def _told(copies: Sequence[Copy]) -> list[Told]:
 
 def _decision(routes: Mapping[str, Route], event: Copy) -> Decision:
     denies = event.consent and consent.may_deny(event.consent)
-    return Decision(routes, _ended(routes), _checksum(event.consent) if denies else "")
-
-
-def _ended(routes: Mapping[str, Route]) -> dict[str, list[str]] | None:
-    """What a row tells of routes: where it does not go, and why."""
-    return {name: [r.state, r.reason] for name, r in routes.items() if r.state != "queued"} or None
+    return Decision(routes, _checksum(event.consent) if denies else "")
 
 
 def _held_back(row: Row) -> bool:

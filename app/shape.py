@@ -101,12 +101,12 @@ def read(key: bytes, value: bytes | None) -> Copy | None:
         found = _COPY.decode(value or b"")
     except _UNREADABLE:
         return None
-    if found.received < 0 or found.time < 0 or found.apart is not UNSET:
+    name = found.event_name
+    conversion = conversion_id(found) if name in keys.ORDERS else found.event_id
+    if found.received < 0 or found.time < 0 or found.apart is not UNSET or keys.joined(conversion, found.site, name) != key:
         return None
     # three parts; and no key of the rows in table `seen` that are no conversion's, which begin with smaller characters
-    if key.count(b"\x1f") != 2 or key <= b"\x1f":
-        return None
-    return found if keys.joined(conversion_id(found), found.site, found.event_name) == key else None
+    return found if key.count(b"\x1f") == 2 and key > b"\x1f" else None
 
 
 def conversion_id(copy: Copy) -> str:
