@@ -33,6 +33,7 @@ import heapq
 import zlib
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -204,7 +205,7 @@ class Result:
     unreadable: list[int] = field(default_factory=list)  # offsets of records that are nothing of ours
 
 
-class Hold(NamedTuple):
+class Hold(msgspec.Struct, gc=False):
     """When a hold ends: with the first clock record past its deadline, but not before it has stood in the log for a whole
     window. Of a source that the clock has left out, the other copies come late, too.
     """
@@ -367,7 +368,7 @@ class _Run:
         if hold is None:
             return None
         if isinstance(hold, bytes):
-            hold = self.holds[key] = read_held(hold)
+            hold = self.holds[key] = _read_held(hold)
         if row is not None and row.arrivals[0].offset not in (hold.first, -1):
             self._drop_hold(key)
             return None
@@ -839,14 +840,6 @@ def forgotten(
 _AFTERWARDS = frozenset({"offline", "crm"})
 
 
-def read_held(row: bytes) -> Held:
-    hold = _read_held(row)
-    if b"{}" in row or b"[]" in row:
-        for copy in hold.copies:
-            shape.without_empty(copy)
-    return hold
-
-
 def _set_apart(copy: Copy, mark: str, label: str) -> tuple[bytes, Copy]:
     """As `keys.set_apart`, with its key."""
     event = keys.set_apart(shape.as_event(copy), mark, label)
@@ -862,13 +855,16 @@ def _complete(rule: EventRule, copies: Sequence[Copy]) -> bool:
     """Nothing more is waited for: all expected sources are there, of each person, or no other copy can come."""
     if not rule.expect and rule.wait_for is None:
         return True
-    there = set[str]()
+    there = [copy.source for copy in copies]
+    if not _AFTERWARDS.isdisjoint(there):
+        return True
     for copy in copies:
-        source = copy.source
-        if source in _AFTERWARDS or (copy.pairs is False and _made_up(copy)):
+        if copy.pairs is False and _made_up(copy):
             return True
-        there.add(source)
-    if not there.issuperset(rule.expect) or not _confirmed(rule, copies):
+    for source in rule.expect:
+        if source not in there:
+            return False
+    if not _confirmed(rule, copies):
         return False
     kin = _people(rule, copies)
     return len(kin) == 1 or all(_complete(rule, some) for _, some in kin)
@@ -892,8 +888,8 @@ def _people(rule: EventRule, copies: Sequence[Copy]) -> list[tuple[str, list[Cop
 
 def _grouped(copies: Sequence[Copy]) -> list[tuple[str, list[Copy]]]:
     """As `people.groups`."""
-    named = [copy.user for copy in copies if copy.user]
-    if len(named) < 2 or named.count(named[0]) == len(named):
+    users = [copy.user for copy in copies if copy.user]
+    if len(users) < 2 or users.count(users[0]) == len(users):  # most often
         return [("", [*copies])]
     events = [shape.as_event(copy) for copy in copies]
     of = {id(event): copy for event, copy in zip(events, copies, strict=True)}
@@ -916,8 +912,11 @@ def _told(copies: Sequence[Copy]) -> list[Told]:
     """The same of what they are before they are dictionaries."""
     return [
         Told(c.source, c.received, c.event_id, c.origin or {})
-        for c in (copies if len(copies) == 1 else sorted(copies, key=lambda c: c.received))
+        for c in (copies if len(copies) == 1 else sorted(copies, key=_RECEIVED))
     ]
+
+
+_RECEIVED = attrgetter("received")
 
 
 def _decision(routes: Mapping[str, Route], event: Copy) -> Decision:
@@ -927,7 +926,7 @@ def _decision(routes: Mapping[str, Route], event: Copy) -> Decision:
 
 def _held_back(row: Row) -> bool:
     """Does any destination not get it for want of consent?"""
-    return any(reason == "consent_absent" for _, reason in (row.routes or {}).values())
+    return row.routes is not None and any(reason == "consent_absent" for _, reason in row.routes.values())
 
 
 def _place(copy: Copy) -> str:

@@ -132,8 +132,9 @@ def merge_distinct(known: Sequence[Event], cut: Json | None = None) -> Event:
 
 def distinct_copies(copies: Sequence[Copy]) -> list[Copy]:
     """`distinct` of copies as dedup has them."""
-    if len({copy.source for copy in copies}) == len(copies):  # most often; then nothing has to be compared
-        return sorted(copies, key=lambda copy: _KNOWS_ORDER[copy.source])
+    if len(copies) == 2 and copies[0].source != copies[1].source:  # most often; then nothing has to be compared
+        one, other = copies
+        return [one, other] if _KNOWS_ORDER[one.source] < _KNOWS_ORDER[other.source] else [other, one]
     events = [as_event(copy) for copy in copies]
     copy_of = {id(event): copy for event, copy in zip(events, copies, strict=True)}
     return [copy_of[id(event)] for event in distinct(events)]
@@ -165,24 +166,26 @@ def of_two(one: Copy, other: Copy) -> Copy:
     order, less = (one, other) if _KNOWS_ORDER[one.source] < _KNOWS_ORDER[other.source] else (other, one)
     browser, back = (one, other) if _KNOWS_BROWSER[one.source] < _KNOWS_BROWSER[other.source] else (other, one)
     merged = Copy(
-        v=order.v,
-        event_id=browser.event_id,
-        event_name=order.event_name,
-        site=order.site,
-        source=order.source,
-        time=order.time,
-        received=min(one.received, other.received),
-        apart=order.apart,
-        user=_part("user", order.user, less.user),
-        context=_part("context", browser.context, back.context),
-        ids=_part("ids", browser.ids, back.ids),
-        commerce=_part("commerce", order.commerce, less.commerce),
-        consent=order.consent or UNSET,
-        tags=_part("tags", browser.tags, back.tags),
-        custom=_part("custom", order.custom, less.custom),
+        order.v,
+        browser.event_id,
+        order.event_name,
+        order.site,
+        order.source,
+        order.time,
+        min(one.received, other.received),
+        UNSET,
+        False if order.pairs is less.pairs is False else UNSET,
+        UNSET,
+        order.apart,
+        _part(order.user, less.user, "user"),
+        _part(browser.context, back.context, "context"),
+        _part(browser.ids, back.ids, "ids"),
+        _part(order.commerce, less.commerce, "commerce"),
+        order.consent or UNSET,
+        _part(browser.tags, back.tags, "tags"),
+        UNSET,
+        _part(order.custom, less.custom, "custom"),
     )
-    if order.pairs is less.pairs is False:
-        merged.pairs = False
     if order.consent != less.consent or not only_grants(order.consent or {}):
         merged.consent = merge_consent([order.consent or {}, less.consent or {}]) or UNSET  # type: ignore[assignment]
     if order.tags and less.tags:
@@ -192,11 +195,11 @@ def of_two(one: Copy, other: Copy) -> Copy:
     return merged
 
 
-def _part(name: str, first: Any, second: Any) -> Any:
+def _part(first: Any, second: Any, name: str) -> Any:
     """Of two copies, of which the first is asked first."""
-    if first and second and first != second:
-        return _both(first, second, _PARTS[name][1])
-    return first or second or UNSET
+    if not second or first == second:
+        return first or UNSET
+    return _both(first, second, _PARTS[name][1]) if first else second
 
 
 def _of_one(copy: Event) -> Event:

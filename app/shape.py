@@ -103,10 +103,10 @@ def read(key: bytes, value: bytes | None) -> Copy | None:
         return None
     name = found.event_name
     conversion = conversion_id(found) if name in keys.ORDERS else found.event_id
-    if found.received < 0 or found.time < 0 or found.apart is not UNSET or keys.joined(conversion, found.site, name) != key:
-        return None
     # three parts; and no key of the rows in table `seen` that are no conversion's, which begin with smaller characters
-    return found if key.count(b"\x1f") == 2 and key > b"\x1f" else None
+    if f"{conversion}\x1f{found.site}\x1f{name}".encode() != key or key.count(b"\x1f") != 2 or key <= b"\x1f":
+        return None
+    return found if found.received >= 0 and found.time >= 0 and found.apart is UNSET else None
 
 
 def conversion_id(copy: Copy) -> str:
