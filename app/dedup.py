@@ -40,10 +40,10 @@ import msgspec
 import orjson
 
 from app import clock, consent, keys, merge, people, shape
-from app.events import SIGNALS, Event, Json, Origin
+from app.events import SIGNALS, Event, Json
 from app.routing import Route
 from app.settings import EventRule
-from app.shape import Copy
+from app.shape import GRANTED, Copy, Origin
 
 ROW_VERSION = 1
 ALIAS = b"\x1e"
@@ -572,7 +572,8 @@ class _Run:
     def _late(self, rule: EventRule, key: bytes, row: Row, hold: Held | None, copy: Copy, *, new: bool) -> None:
         """A copy of a conversion that has closed. Most often it only counts; a kept or parked hold may change by it."""
         unconfirmed = row.how == "unconfirmed"
-        self._deny(key, row, copy)
+        if copy.consent and copy.consent != GRANTED:
+            self._deny(key, row, copy)
         if new:
             self.result.duplicates.append((copy.event_name, "late"))
         if not (unconfirmed or row.kept):
@@ -843,7 +844,7 @@ _AFTERWARDS = frozenset({"offline", "crm"})
 def _set_apart(copy: Copy, mark: str, label: str) -> tuple[bytes, Copy]:
     """As `keys.set_apart`, with its key."""
     event = keys.set_apart(shape.as_event(copy), mark, label)
-    return keys.key(event), Copy(**event)
+    return keys.key(event), shape.from_event(event)
 
 
 def _made_up(copy: Copy) -> bool:
@@ -911,11 +912,12 @@ def _copies(copies: Sequence[Event]) -> list[Json]:
 def _told(copies: Sequence[Copy]) -> list[Told]:
     """The same of what they are before they are dictionaries."""
     return [
-        Told(c.source, c.received, c.event_id, c.origin or {})
+        Told(c.source, c.received, c.event_id, c.origin or _NOWHERE)
         for c in (copies if len(copies) == 1 else sorted(copies, key=_RECEIVED))
     ]
 
 
+_NOWHERE = Origin()
 _RECEIVED = attrgetter("received")
 
 
@@ -934,9 +936,7 @@ def _place(copy: Copy) -> str:
     origin = copy.origin
     if not origin:
         return ""
-    if "topic" in origin:
-        return f"{origin['topic']}/{origin['partition']}/{origin['offset']}"
-    return origin.get("request", "")
+    return f"{origin.topic}/{origin.partition}/{origin.offset}" if origin.topic else origin.request or ""
 
 
 def _arrival(copy: Copy, offset: int = -1) -> Arrival:

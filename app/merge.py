@@ -14,7 +14,7 @@ import orjson
 from msgspec import UNSET
 
 from app.events import CONTRADICTORY, SIGNALS, Event, Json, Source
-from app.shape import Copy, as_event
+from app.shape import Copy, as_event, from_event
 
 #: Copies kept per conversion; more (by a fixed order that keeps some of every source) are counted and not merged. Their
 #: consent is: a denial counts in whichever copy it is.
@@ -146,7 +146,7 @@ def of_copies(known: Sequence[Copy], cut: Json | None = None) -> Copy:
         return of_one(known[0])
     if len(known) == 2 and known[0].source != known[1].source:
         return of_two(*known)
-    return Copy(**merge_distinct([as_event(copy) for copy in known], cut))
+    return from_event(merge_distinct([as_event(copy) for copy in known], cut))
 
 
 def of_one(copy: Copy) -> Copy:
@@ -157,7 +157,7 @@ def of_one(copy: Copy) -> Copy:
     if merged.labels:
         merged.labels = sorted(set(merged.labels))
     if {} in (merged.user, merged.context, merged.ids, merged.commerce, merged.consent, merged.tags, merged.custom):
-        merged = Copy(**_of_one(as_event(merged)))
+        merged = from_event(_of_one(as_event(merged)))
     return merged
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from app import consent, keys
 from app.destination import Destination
-from app.events import SIGNALS, Event, Json
+from app.events import Event, Json
 from app.settings import Settings
-from app.shape import Copy
+from app.shape import GRANTED, Copy
 from app.traffic import LABELS
 from sinks import SINKS
 from sinks._base import Sink, is_test
@@ -85,11 +85,8 @@ def alike(settings: Settings) -> Callable[[Copy], Hashable | None]:
 
     def kind(event: Copy) -> Hashable | None:
         said: Any = event.consent or {}
-        if event.labels or not (said == _GRANTED or said.keys() <= _GRANTED.keys()):
+        if event.labels or not (said == GRANTED or said.keys() <= GRANTED.keys()):
             return None
-        return event.event_name, event.site, "granted" if said == _GRANTED else tuple(said.items())
+        return event.event_name, event.site, "granted" if said == GRANTED else tuple(said.items())
 
     return kind
-
-
-_GRANTED = dict.fromkeys(SIGNALS, "granted")  # most often

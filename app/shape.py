@@ -11,7 +11,17 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from app import keys
-from app.events import Commerce, Consent, Context, Event, Ids, Origin, Scalar, Source, Tag, User, Whole
+from app.events import SIGNALS, Commerce, Consent, Context, Event, Ids, Scalar, Source, Tag, User, Whole
+
+
+class Origin(msgspec.Struct, omit_defaults=True, gc=False):
+    """As in app/events.py."""
+
+    topic: str | UnsetType = UNSET
+    partition: Whole | UnsetType = UNSET
+    offset: Whole | UnsetType = UNSET
+    request: str | UnsetType = UNSET
+    headers: dict[str, str] | UnsetType = UNSET
 
 
 class Copy(msgspec.Struct, omit_defaults=True, gc=False):
@@ -42,13 +52,24 @@ class Copy(msgspec.Struct, omit_defaults=True, gc=False):
     unusable: dict[str, str] | UnsetType = UNSET
 
 
+#: What is most often said of the signals.
+GRANTED: Consent = dict.fromkeys(SIGNALS, "granted")  # type: ignore[assignment]
+
 _FIELDS = Copy.__struct_fields__
 
 
 def as_event(copy: Copy) -> Event:
     """The same as a dictionary, for whoever wants all of it; its parts are those of the copy."""
     told = zip(_FIELDS, msgspec.structs.astuple(copy), strict=True)
-    return {name: said for name, said in told if said is not UNSET}  # type: ignore[return-value, misc]
+    event: Any = {name: said for name, said in told if said is not UNSET}
+    if copy.origin:
+        event["origin"] = msgspec.to_builtins(copy.origin)
+    return event  # type: ignore[no-any-return]
+
+
+def from_event(event: Event) -> Copy:
+    """The other way round."""
+    return msgspec.convert(event, Copy)
 
 
 class Routed(msgspec.Struct):
