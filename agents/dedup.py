@@ -6,7 +6,7 @@ What it decides is in app/dedup.py; this file reads and writes. It is the one wr
 import time
 from collections import Counter
 from collections.abc import Container, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -45,6 +45,14 @@ class Pass:
         return self.held is None and self.seen is None
 
 
+@dataclass
+class Counts:
+    """Of one batch."""
+
+    closings: Counter[tuple[str, str]] = field(default_factory=Counter)  # by event name and how
+    ended: Counter[tuple[str, str]] = field(default_factory=Counter)  # by destination and how it ended there
+
+
 class Output(msgspec.Struct, gc=False):
     """What comes of a conversion that closed."""
 
@@ -52,9 +60,9 @@ class Output(msgspec.Struct, gc=False):
     how: str
     event_name: str
     value: bytes  # its row in capistream.conversions
-    queued: Sequence[tuple[str, bytes]]  # (destination, its row)
-    ended: Sequence[tuple[str, str]]  # (destination, how it ended there)
-    receipts: Sequence[intake.Row]
+    queued: Sequence[tuple[str, bytes]] = ()  # (destination, its row)
+    ended: Sequence[tuple[str, str]] = ()  # (destination, how it ended there)
+    receipts: Sequence[intake.Row] = ()
 
 
 class Queued(msgspec.Struct, gc=False):
@@ -125,7 +133,7 @@ class Dedup:
         return erasure.routes(routing.routes(event, self.pipeline.settings), self.pipeline.people.known.of(event))
 
     def _alike(self, event: Copy) -> Hashable | None:
-        return None if self.pipeline.people.known else self._kind(event)
+        return None if self.pipeline.people.known.changes else self._kind(event)  # else it depends on the person, too
 
     def _denies(self, copy: Event, but: Container[str]) -> bool:
         return routing.denies(copy, self.pipeline.settings, but)
@@ -143,7 +151,8 @@ class Dedup:
             self._heard[p] = time.monotonic()
             self._forget(p, partition, partition.now, result)
             self._erase(p, partition, result)
-        places = await pipeline.write(self._outputs(p, result), batch.generation)
+        counts = Counts()
+        places = await pipeline.write(self._outputs(p, result, counts), batch.generation)
         dedup.note_places(result, places.get((pipeline.names.conversions, p), ()))
         # One after the other: were the hold deleted and the row not written, nobody would remember that it closed, and a
         # later copy would make a second conversion of fewer copies.
@@ -153,7 +162,7 @@ class Dedup:
             self.denials += 1
             for one in pipeline.deliver.values():
                 one.denied(result.denied)
-        self._count(p, result)
+        self._count(p, result, counts)
 
     def _memory(self, batch: Batch) -> dedup.Rows:
         """Learn since when the table remembers; and write it down, the first time of all."""
@@ -215,16 +224,20 @@ class Dedup:
             one.again = time.monotonic() + erasure.pace(pipeline.settings).passes
             log.info("dedup.erased", partition=p, erasures=one.erasures)
 
-    def _outputs(self, p: int, result: dedup.Result) -> intake.Rows:
+    def _outputs(self, p: int, result: dedup.Result, counts: Counts) -> intake.Rows:
         rows, names, now = intake.new_rows(), self.pipeline.names, int(time.time() * 1000)
         for offset in result.unreadable:
             letter = DeadLetter("dedup", "not_an_event", {"topic": names.events, "partition": p, "offset": offset})
             intake.refuse(rows, letter, names, self.pipeline.partitions)
         if result.closed:
-            rows[names.conversions, p] = [(out.key, out.value, now) for out in result.closed]
+            conversions = rows[names.conversions, p]
         for out in result.closed:
+            conversions.append((out.key, out.value, now))
+            counts.closings[out.event_name, out.how] += 1
             for name, value in out.queued:
                 rows[names.to(name), p].append((out.key, value, now))
+            for one in out.ended:
+                counts.ended[one] += 1
             if out.receipts:
                 rows[names.receipts, p] += out.receipts
         return rows
@@ -234,21 +247,21 @@ class Dedup:
         event: Event | Copy
         event, known = closing.event, self.pipeline.people.known
         key, how, event_name = closing.key, closing.how, event.event_name
-        if how == "erased" or (known and known.erases(shape.as_event(event))):
+        if how == "erased" or (known.changes and known.erases(shape.as_event(event))):
             bare = erasure.bare(closing.closed())
             event, record = bare.event, bare.record
         else:
             record = closing.record
+        if not closing.routes:
+            return Output(key, how, event_name, _json(record(None)))
         queued, ended, told = [], [], []
-        said = None
-        if closing.routes:
-            said = msgspec.Raw(_json(event))  # once, however many destinations get it
-            for name, route in closing.routes.items():
-                if route.state == "queued":
-                    queued.append((name, _json(Queued(1, said, route.basis))))
-                else:
-                    ended.append((name, route.state))
-                    told.append(self._receipt(event, name, route))
+        said = msgspec.Raw(_json(event))  # once, however many destinations get it
+        for name, route in closing.routes.items():
+            if route.state == "queued":
+                queued.append((name, _json(Queued(1, said, route.basis))))
+            else:
+                ended.append((name, route.state))
+                told.append(self._receipt(event, name, route))
         return Output(key, how, event_name, _json(record(said)), queued, ended, told)
 
     def _receipt(self, event: Event | Copy, name: str, route: routing.Route) -> intake.Row:
@@ -256,12 +269,11 @@ class Dedup:
         now, config = int(time.time() * 1000), self.pipeline.settings.hash
         return receipts.row(event, name, route.state, now=now, config=config, reason=route.reason, basis=route.basis)
 
-    def _count(self, p: int, result: dedup.Result) -> None:
+    def _count(self, p: int, result: dedup.Result, counts: Counts) -> None:
         metrics.HELD.labels(str(p)).set(self.partitions[p].waiting)
-        closings = Counter([(out.event_name, out.how) for out in result.closed])
-        for (event_name, how), count in closings.items():
+        for (event_name, how), count in counts.closings.items():
             metrics.CONVERSIONS.labels(label(event_name), how).inc(count)
-        for (name, state), count in Counter([one for out in result.closed for one in out.ended]).items():
+        for (name, state), count in counts.ended.items():
             metrics.OUTCOMES.labels(name, state).inc(count)
         for (event_name, flag), count in Counter(result.flags).items():
             metrics.FLAGGED.labels(label(event_name), flag).inc(count)

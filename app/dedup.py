@@ -59,6 +59,8 @@ KEEP = (
 MOST_KINDS = 1024  # of events, by which decisions are remembered
 MOST_PLACES = 4  # offsets in a row's "x"
 
+#: (mark, its copies) of each person, most often one.
+Kin = Sequence[tuple[str, Sequence[Copy]]]
 Get = Callable[[Sequence[bytes]], Sequence[bytes | None]]
 Rows = dict[bytes, bytes | None]
 
@@ -407,7 +409,7 @@ class _Run:
 
     def _erased(self, key: bytes, row: Row, hold: Held, gone: Callable[[Event], bool]) -> bool:
         """Take the copies out of a hold: all that dedup would give to one person, if any of them is `gone`. Is it empty now?"""
-        kin = [copies for _, copies in _grouped(hold.copies)]
+        kin = [copies for _, copies in _kin(hold.copies)]
         left = [copy for copies in kin if not any(gone(shape.as_event(copy)) for copy in copies) for copy in copies]
         if left:
             if len(left) < len(hold.copies):
@@ -559,15 +561,16 @@ class _Run:
             return
         else:
             self._add(key, hold, copy, "repeat" if new else "")
-        if not hold.stage and _complete(rule, hold.copies):
+        kin = _people(rule, hold.copies)
+        if not hold.stage and _complete(rule, hold.copies, kin):
             how = "complete" if rule.expect or rule.wait_for else "no_hold"
-            self._close(rule, key, row, hold, how if _confirmed(rule, hold.copies) else "unconfirmed")
+            self._close(rule, key, row, hold, kin, _unconfirmed(rule, hold.copies) or how)
         elif first:
             self.holds[key] = hold
             self.changed_holds.add(key)
             self.opened[key] = hold, rule
         elif hold.stage and _confirmed(rule, hold.copies):
-            self._close(rule, key, row, hold, "complete" if _complete(rule, hold.copies) else "hold_ended")
+            self._close(rule, key, row, hold, kin, "complete" if _complete(rule, hold.copies, kin) else "hold_ended")
 
     def _late(self, rule: EventRule, key: bytes, row: Row, hold: Held | None, copy: Copy, *, new: bool) -> None:
         """A copy of a conversion that has closed. Most often it only counts; a kept or parked hold may change by it."""
@@ -585,7 +588,9 @@ class _Run:
         changed = self._add(key, hold, copy, "")
         if unconfirmed:
             if _confirmed(rule, hold.copies):
-                self._close(rule, key, row, hold, "complete" if _complete(rule, hold.copies) else "hold_ended")
+                kin = _people(rule, hold.copies)
+                how = "complete" if _complete(rule, hold.copies, kin) else "hold_ended"
+                self._close(rule, key, row, hold, kin, how)
         elif changed and new:
             self._update(rule, key, row, hold)
 
@@ -630,16 +635,13 @@ class _Run:
         closing = Closing(key, event, how, decision.routes, decision.told, copies, row.received)
         self.result.closed.append(self.partition.told(closing))
 
-    def _close(self, rule: EventRule, key: bytes, row: Row, hold: Held, how: str) -> None:
-        copies = hold.copies
+    def _close(self, rule: EventRule, key: bytes, row: Row, hold: Held, kin: Kin, how: str) -> None:
+        (_, its), *others = kin
         # when the last copy came, or for a hold that ended, what the log's clock said
         if how in ("hold_ended", "unconfirmed") and self.partition.now is not None:
             when = self.partition.now
         else:
-            when = copies[0].received if len(copies) == 1 else max([copy.received for copy in copies])
-        its, others = copies, list[tuple[str, list[Copy]]]()
-        if len(copies) > 1:
-            (_, its), *others = _people(rule, copies)
+            when = max([copy.received for copy in hold.copies])
         event = merge.of_copies(its, hold.consent)
         if others:
             row.people = 1 + len(others)
@@ -687,9 +689,10 @@ class _Run:
             )
         self._out(key, event, how, decision, copies, row)
         row.how, row.when, row.routes = how, when, decision.ended
-        named = [shape.as_event(copy) for copy in copies if copy.user]
-        if named and (who := people.marks(named, partition.secret)):
-            row.who = who
+        for copy in copies:
+            if copy.user:  # seldom in most names of events, and else a dictionary need not be made
+                row.who = people.marks([shape.as_event(copy) for copy in copies], partition.secret) or row.who
+                break
         if partition.prints and (prints := partition.prints([shape.as_event(copy) for copy in copies])):
             row.prints = tuple(prints)
         self.changed[key] = row
@@ -783,12 +786,12 @@ class _Run:
                 self._keep(rule, key, row, hold, kept)
             self._release(key, row, hold, told=True)  # if there are any, a crash came between the two changelog writes
         elif _confirmed(rule, hold.copies):
-            self._close(rule, key, row, hold, "hold_ended")
+            self._close(rule, key, row, hold, _people(rule, hold.copies), "hold_ended")
         elif not hold.stage:
             wait = int((rule.confirm_within - rule.merge_window) * 1000)
             self._enter_stage(rule, key, hold, "confirm", hold.deadline + max(wait, 0))
         else:
-            self._close(rule, key, row, hold, "unconfirmed")
+            self._close(rule, key, row, hold, _people(rule, hold.copies), "unconfirmed")
 
 
 def note_places(result: Result, offsets: Sequence[int]) -> None:
@@ -852,23 +855,16 @@ def _made_up(copy: Copy) -> bool:
     return bool(copy.apart) or shape.conversion_id(copy) == copy.event_id
 
 
-def _complete(rule: EventRule, copies: Sequence[Copy]) -> bool:
+def _complete(rule: EventRule, copies: Sequence[Copy], kin: Kin) -> bool:
     """Nothing more is waited for: all expected sources are there, of each person, or no other copy can come."""
     if not rule.expect and rule.wait_for is None:
         return True
     there = [copy.source for copy in copies]
-    if not _AFTERWARDS.isdisjoint(there):
+    if not _AFTERWARDS.isdisjoint(there) or any([copy.pairs is False and _made_up(copy) for copy in copies]):
         return True
-    for copy in copies:
-        if copy.pairs is False and _made_up(copy):
-            return True
-    for source in rule.expect:
-        if source not in there:
-            return False
-    if not _confirmed(rule, copies):
+    if any([source not in there for source in rule.expect]) or not _confirmed(rule, copies):
         return False
-    kin = _people(rule, copies)
-    return len(kin) == 1 or all(_complete(rule, some) for _, some in kin)
+    return len(kin) == 1 or all(_complete(rule, some, _people(rule, some)) for _, some in kin)
 
 
 def _confirmed(rule: EventRule, copies: Sequence[Copy]) -> bool:
@@ -882,16 +878,15 @@ def _unconfirmed(rule: EventRule, copies: Sequence[Copy]) -> str:
     return "" if _confirmed(rule, copies) else "unconfirmed"
 
 
-def _people(rule: EventRule, copies: Sequence[Copy]) -> list[tuple[str, list[Copy]]]:
-    """(mark, copies) per person, most often one."""
-    return _grouped(copies) if rule.different_people == "apart" else [("", [*copies])]
+def _people(rule: EventRule, copies: Sequence[Copy]) -> Kin:
+    return _kin(copies) if len(copies) > 1 and rule.different_people == "apart" else [("", copies)]
 
 
-def _grouped(copies: Sequence[Copy]) -> list[tuple[str, list[Copy]]]:
+def _kin(copies: Sequence[Copy]) -> Kin:
     """As `people.groups`."""
     users = [copy.user for copy in copies if copy.user]
     if len(users) < 2 or users.count(users[0]) == len(users):  # most often
-        return [("", [*copies])]
+        return [("", copies)]
     events = [shape.as_event(copy) for copy in copies]
     of = {id(event): copy for event, copy in zip(events, copies, strict=True)}
     return [(mark, [of[id(event)] for event in some]) for mark, some in people.groups(events)]
@@ -911,10 +906,8 @@ def _copies(copies: Sequence[Event]) -> list[Json]:
 
 def _told(copies: Sequence[Copy]) -> list[Told]:
     """The same of what they are before they are dictionaries."""
-    return [
-        Told(c.source, c.received, c.event_id, c.origin or _NOWHERE)
-        for c in (copies if len(copies) == 1 else sorted(copies, key=_RECEIVED))
-    ]
+    told = [Told(copy.source, copy.received, copy.event_id, copy.origin or _NOWHERE) for copy in copies]
+    return told if len(told) == 1 else sorted(told, key=_RECEIVED)
 
 
 _NOWHERE = Origin()
