@@ -435,8 +435,9 @@ class _Run:
         changed = self.changed
         if self.apart:
             changed = {key: changed[key] for key in self.apart if key in changed} | changed
+        seen = self.result.seen
         for key, row in changed.items():
-            self.result.seen[key] = _json(row)
+            seen[key] = _json(row)
         for key in self.changed_holds:
             hold = self.holds.get(key)
             self.result.held[key] = None if hold is None else _json(hold)
@@ -446,10 +447,13 @@ class _Run:
     # -- copies
 
     def _copy(self, key: bytes, copy: Copy) -> None:
-        rule, offset, row = self._rule(copy.event_name), self.record.offset, self._row(key)
+        rule = self.rules.get(copy.event_name) or self._rule(copy.event_name)
+        offset, row = self.record.offset, self.rows[key]
         if row is None and key not in self.holds:
             self._first(rule, key, copy)
             return
+        if isinstance(row, bytes):
+            row = self.rows[key] = _read_row(row)
         hold = self._hold(key, row) if key in self.holds else None
         open_ = hold is not None and (row is None or row.how is None)
         if row is None or (not open_ and copy.received - row.arrivals[0].received > rule.horizon * 1000):
@@ -470,9 +474,7 @@ class _Run:
             self._join(rule, key, row, hold, copy, new=new)
 
     def _rule(self, event_name: str) -> EventRule:
-        rule = self.rules.get(event_name)
-        if rule is None:
-            rule = self.rules[event_name] = self.partition.rule(event_name)
+        rule = self.rules[event_name] = self.partition.rule(event_name)
         return rule
 
     def _first(self, rule: EventRule, key: bytes, copy: Copy) -> None:
@@ -859,10 +861,13 @@ def _complete(rule: EventRule, copies: Sequence[Copy], kin: Kin) -> bool:
     """Nothing more is waited for: all expected sources are there, of each person, or no other copy can come."""
     if not rule.expect and rule.wait_for is None:
         return True
-    there = [copy.source for copy in copies]
-    if not _AFTERWARDS.isdisjoint(there) or any([copy.pairs is False and _made_up(copy) for copy in copies]):
-        return True
-    if any([source not in there for source in rule.expect]) or not _confirmed(rule, copies):
+    there: set[str] = set()
+    for copy in copies:
+        source = copy.source
+        if source in _AFTERWARDS or (copy.pairs is False and _made_up(copy)):
+            return True
+        there.add(source)
+    if not there.issuperset(rule.expect) or not _confirmed(rule, copies):
         return False
     return len(kin) == 1 or all(_complete(rule, some, _people(rule, some)) for _, some in kin)
 
