@@ -5,9 +5,9 @@ What it decides is in app/dedup.py; this file reads and writes. It is the one wr
 
 import time
 from collections import Counter
-from collections.abc import Container, Hashable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import orjson
@@ -244,14 +244,13 @@ class Dedup:
 
     def _told(self, closing: dedup.Closing) -> Output:
         """What goes out, as others may see it."""
-        event: Event | Copy
-        event, known = closing.event, self.pipeline.people.known
-        key, how, event_name = closing.key, closing.how, event.event_name
-        if how == "erased" or (known.changes and known.erases(shape.as_event(event))):
+        key, how, event_name, known = closing.key, closing.how, closing.event.event_name, self.pipeline.people.known
+        event: Any
+        record: Callable[[msgspec.Raw | None], Any]
+        event, record = closing.event, closing.record
+        if how == "erased" or (known.changes and known.erases(shape.as_event(closing.event))):
             bare = erasure.bare(closing.closed())
             event, record = bare.event, bare.record
-        else:
-            record = closing.record
         if not closing.routes:
             return Output(key, how, event_name, _json(record(None)))
         queued, ended, told = [], [], []

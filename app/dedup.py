@@ -126,7 +126,7 @@ class Told(msgspec.Struct, gc=False):
 
 
 class Decision(msgspec.Struct, gc=False):
-    """Where an event goes, and what is kept of that."""
+    """Where an event goes, and what is kept of that. Events that are alike share one, so nobody changes it."""
 
     routes: Mapping[str, Route]
     denials: str = ""  # a checksum of what the event denies, where it does
@@ -180,7 +180,7 @@ class Closed(NamedTuple):
     copies: Sequence[Json]  # what is known of each copy: source, received, origin, event_id
     received: int  # copies received so far, repeats included
 
-    def record(self, event: orjson.Fragment | None = None) -> Json:
+    def record(self, event: msgspec.Raw | None = None) -> Json:
         """As it stands in capistream.conversions. `event`: where that is JSON already."""
         return {
             "v": ROW_VERSION,
@@ -188,9 +188,7 @@ class Closed(NamedTuple):
             "closed": self.how,
             "copies": list(self.copies),
             "received": self.received,
-            "routes": {
-                name: route.told for name, route in self.routes.items()
-            },
+            "routes": {name: route.told for name, route in self.routes.items()},
         }
 
 
@@ -231,7 +229,7 @@ class Partition:
     )  # any destination anything, but for these
     #: Makes of each closing what the result has of it, at once, while the event is in the processor's caches.
     told: Callable[[Closing], Any] = Closing.closed
-    #: Names events that have the same routes, so that `route` is asked once for all of them. None: this one may be the only one.
+    #: Names events with the same consent and the same routes: one decision for all of them. None: this one may be the only one.
     alike: Callable[[Copy], Hashable | None] = lambda _event: None
     since: int | None = None  # Unix milliseconds: what was received before may have been sent, and nobody remembers
     open: dict[bytes, Hold] = field(default_factory=dict)
@@ -493,11 +491,11 @@ class _Run:
         """Of a conversion that has closed."""
         if not copy.user or copy.apart or rule.different_people == "merge":
             return False
-        return people.stranger(row.who, shape.as_event(copy), self.partition.secrets)
+        return people.stranger(row.who, _person(copy), self.partition.secrets)
 
     def _turn_away(self, row: Row, copy: Copy) -> None:
         """It is of somebody else than the conversion that closed: a conversion of its own."""
-        if self._apart(copy, people.mark(shape.as_event(copy)), "several_people"):
+        if self._apart(copy, people.mark(_person(copy)), "several_people"):
             row.people += 1
 
     def _enter(self, key: bytes, row: Row, copy: Copy, offset: int) -> bool:
@@ -692,8 +690,8 @@ class _Run:
         self._out(key, event, how, decision, copies, row)
         row.how, row.when, row.routes = how, when, decision.ended
         for copy in copies:
-            if copy.user:  # seldom in most names of events, and else a dictionary need not be made
-                row.who = people.marks([shape.as_event(copy) for copy in copies], partition.secret) or row.who
+            if copy.user:
+                row.who = people.marks([_person(copy) for copy in copies if copy.user], partition.secret) or row.who
                 break
         if partition.prints and (prints := partition.prints([shape.as_event(copy) for copy in copies])):
             row.prints = tuple(prints)
@@ -844,6 +842,11 @@ def forgotten(
 
 #: Sources of what happened long after anybody's visit: nobody else reports it.
 _AFTERWARDS = frozenset({"offline", "crm"})
+
+
+def _person(copy: Copy) -> Event:
+    """As much of it as tells who it is of."""
+    return {"user": copy.user}  # type: ignore[typeddict-item]
 
 
 def _set_apart(copy: Copy, mark: str, label: str) -> tuple[bytes, Copy]:

@@ -6,14 +6,14 @@ the person, the browser knows its cookies and pages. Consent is the exception: a
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 import orjson
 from msgspec import UNSET
 
-from app.events import CONTRADICTORY, SIGNALS, Event, Json, Source
+from app.events import CONTRADICTORY, SIGNALS, Event, Json, Source, Tag
 from app.shape import Copy, as_event, from_event
 
 #: Copies kept per conversion; more (by a fixed order that keeps some of every source) are counted and not merged. Their
@@ -154,42 +154,38 @@ def of_one(copy: Copy) -> Copy:
     merged = msgspec.structs.replace(copy, origin=UNSET, revision=UNSET, unusable=UNSET)
     if merged.consent and not only_grants(merged.consent):
         merged.consent = merge_consent([merged.consent]) or UNSET  # type: ignore[assignment]
-    if merged.labels:
-        merged.labels = sorted(set(merged.labels))
+    merged.labels = sorted(set(merged.labels)) if merged.labels else UNSET
     if {} in (merged.user, merged.context, merged.ids, merged.commerce, merged.consent, merged.tags, merged.custom):
-        merged = from_event(_of_one(as_event(merged)))
+        return from_event(_of_one(as_event(merged)))
     return merged
 
 
 def of_two(one: Copy, other: Copy) -> Copy:
-    """`merge` of two copies from different sources, with nothing in between: what only one of them has is taken as it is."""
+    """`merge` of two copies from different sources. What only one of them has, or both in the same words, is taken as it is."""
     order, less = (one, other) if _KNOWS_ORDER[one.source] < _KNOWS_ORDER[other.source] else (other, one)
     browser, back = (one, other) if _KNOWS_BROWSER[one.source] < _KNOWS_BROWSER[other.source] else (other, one)
     merged = Copy(
-        order.v,
-        browser.event_id,
-        order.event_name,
-        order.site,
-        order.source,
-        order.time,
-        min(one.received, other.received),
-        UNSET,
-        False if order.pairs is less.pairs is False else UNSET,
-        UNSET,
-        order.apart,
-        _part(order.user, less.user, "user"),
-        _part(browser.context, back.context, "context"),
-        _part(browser.ids, back.ids, "ids"),
-        _part(order.commerce, less.commerce, "commerce"),
-        order.consent or UNSET,
-        _part(browser.tags, back.tags, "tags"),
-        UNSET,
-        _part(order.custom, less.custom, "custom"),
+        v=order.v,
+        event_id=browser.event_id,
+        event_name=order.event_name,
+        site=order.site,
+        source=order.source,
+        time=order.time,
+        received=min(one.received, other.received),
+        pairs=False if order.pairs is less.pairs is False else UNSET,
+        apart=order.apart,
+        user=_part(order.user, less.user, "user"),
+        context=_part(browser.context, back.context, "context"),
+        ids=_part(browser.ids, back.ids, "ids"),
+        commerce=_part(order.commerce, less.commerce, "commerce"),
+        consent=order.consent or UNSET,
+        tags=_part(browser.tags, back.tags, "tags"),
+        custom=_part(order.custom, less.custom, "custom"),
     )
     if order.consent != less.consent or not only_grants(order.consent or {}):
         merged.consent = merge_consent([order.consent or {}, less.consent or {}]) or UNSET  # type: ignore[assignment]
     if order.tags and less.tags:
-        merged.tags = _tags(merged.tags, [{"tags": order.tags}, {"tags": less.tags}])
+        merged.tags = _tags(merged.tags or {}, [order.tags, less.tags])
     if order.labels or less.labels:
         merged.labels = sorted({*(order.labels or ()), *(less.labels or ())})
     return merged
@@ -240,7 +236,7 @@ def _of_several(known: Sequence[Event], cut: Json | None) -> Event:
         if content:
             merged[part] = content
     if "tags" in merged:
-        merged["tags"] = _tags(merged["tags"], known)
+        merged["tags"] = _tags(merged["tags"], [copy.get("tags", {}) for copy in known])
     told: list[Any] = [c["consent"] for c in known if "consent" in c]
     if cut and len(known) == MAX_COPIES:
         told.append(cut)
@@ -251,9 +247,9 @@ def _of_several(known: Sequence[Event], cut: Json | None) -> Event:
     return merged  # type: ignore[return-value]
 
 
-def _tags(tags: Json, known: Sequence[Event]) -> Json:
+def _tags(tags: Mapping[str, Tag], told: Iterable[Mapping[str, Tag]]) -> dict[str, Tag]:
     """Relayed is relayed, whatever else is said of that tag: the platform has its report."""
-    relayed = {name for copy in known for name, tag in copy.get("tags", {}).items() if tag.get("relayed")}
+    relayed = {name for one in told for name, tag in one.items() if tag.get("relayed")}
     return {name: {**tag, "relayed": True} if name in relayed else tag for name, tag in tags.items()}
 
 

@@ -80,7 +80,10 @@ def alike(settings: Settings) -> Callable[[Copy], Hashable | None]:
 
     There are few: of names, sites and what is said of the four signals, where nothing else decides.
     """
-    if any(one.live_from or one.live_until or one.share < 1 or one.consent.regions for one in settings.destinations.values()):
+    if any(
+        one.live_from or one.live_until or one.share < 1 or one.consent.regions
+        for one in settings.destinations.values()
+    ):
         return lambda _event: None
 
     def kind(event: Copy) -> Hashable | None:
