@@ -689,10 +689,9 @@ class _Run:
             )
         self._out(key, event, how, decision, copies, row)
         row.how, row.when, row.routes = how, when, decision.ended
-        for copy in copies:
-            if copy.user:
-                row.who = people.marks([_person(copy) for copy in copies if copy.user], partition.secret) or row.who
-                break
+        named = [_person(copy) for copy in copies if copy.user]
+        if named and (who := people.marks(named, partition.secret)):
+            row.who = who
         if partition.prints and (prints := partition.prints([shape.as_event(copy) for copy in copies])):
             row.prints = tuple(prints)
         self.changed[key] = row
