@@ -229,8 +229,7 @@ class Dedup:
         for offset in result.unreadable:
             letter = DeadLetter("dedup", "not_an_event", {"topic": names.events, "partition": p, "offset": offset})
             intake.refuse(rows, letter, names, self.pipeline.partitions)
-        if result.closed:
-            conversions = rows[names.conversions, p]
+        conversions = rows[names.conversions, p] if result.closed else []
         for out in result.closed:
             conversions.append((out.key, out.value, now))
             counts.closings[out.event_name, out.how] += 1
@@ -244,13 +243,15 @@ class Dedup:
 
     def _told(self, closing: dedup.Closing) -> Output:
         """What goes out, as others may see it."""
-        key, how, event_name, known = closing.key, closing.how, closing.event.event_name, self.pipeline.people.known
-        event: Any
-        record: Callable[[msgspec.Raw | None], Any]
-        event, record = closing.event, closing.record
-        if how == "erased" or (known.changes and known.erases(shape.as_event(closing.event))):
+        known = self.pipeline.people.known
+        if closing.how == "erased" or (known.changes and known.erases(shape.as_event(closing.event))):
             bare = erasure.bare(closing.closed())
-            event, record = bare.event, bare.record
+            return self._output(closing, bare.event, bare.record)
+        return self._output(closing, closing.event, closing.record)
+
+    def _output(self, closing: dedup.Closing, event: Event | Copy, record: Callable[[Any], Any]) -> Output:
+        """`record` makes a record of capistream.conversions, of the event as JSON where that is there already."""
+        key, how, event_name = closing.key, closing.how, closing.event.event_name
         if not closing.routes:
             return Output(key, how, event_name, _json(record(None)))
         queued, ended, told = [], [], []
