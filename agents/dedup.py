@@ -252,11 +252,11 @@ class Dedup:
     def _output(self, closing: dedup.Closing, event: Event | Copy, record: Callable[[Any], Any]) -> Output:
         """`record` makes a record of capistream.conversions, of the event as JSON where that is there already."""
         key, how, event_name = closing.key, closing.how, closing.event.event_name
-        if not closing.routes:
+        if not closing.decision.routes:
             return Output(key, how, event_name, _json(record(None)))
         queued, ended, told = [], [], []
         said = msgspec.Raw(_json(event))  # once, however many destinations get it
-        for name, route in closing.routes.items():
+        for name, route in closing.decision.routes.items():
             if route.state == "queued":
                 queued.append((name, _json(Queued(1, said, route.basis))))
             else:

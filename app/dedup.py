@@ -130,12 +130,18 @@ class Decision(msgspec.Struct, gc=False):
 
     routes: Mapping[str, Route]
     denials: str = ""  # a checksum of what the event denies, where it does
-    told: msgspec.Raw = msgspec.Raw()  # the routes, as JSON
-    ended: dict[str, list[str]] | None = None  # the same for a row: where it does not go, and why
+    json: msgspec.Raw = msgspec.Raw()  # the routes as capistream.conversions tells them
+    ended: dict[str, list[str]] | None = None  # and as a row does: where it does not go, and why
 
     def __post_init__(self) -> None:
-        self.told = msgspec.Raw(_json({name: route.told for name, route in self.routes.items()}))
+        self.json = msgspec.Raw(_json({name: route.told for name, route in self.routes.items()}))
         self.ended = {name: [r.state, r.reason] for name, r in self.routes.items() if r.state != "queued"} or None
+
+    def instead(self, state: str, reason: str) -> "Decision":
+        """What would go out does not, for this reason."""
+        return Decision(
+            {n: Route(state, reason, r.basis) if r.state == "queued" else r for n, r in self.routes.items()}
+        )
 
 
 class Conversion(msgspec.Struct, gc=False):
@@ -155,19 +161,19 @@ class Closing(msgspec.Struct, gc=False):
     key: bytes
     event: Copy
     how: str  # complete, no_hold, hold_ended, unconfirmed; updated: a late copy changed something; erased
-    routes: Mapping[str, Route]
-    told: msgspec.Raw  # the routes, as JSON
+    decision: Decision
     copies: Sequence[Copy]
     received: int  # copies received so far, repeats included
 
     def record(self, event: msgspec.Raw | None = None) -> Conversion:
         """As it stands in capistream.conversions. `event`: where that is JSON already."""
-        return Conversion(ROW_VERSION, event or self.event, self.how, _told(self.copies), self.received, self.told)
+        copies, routes = _told(self.copies), self.decision.json
+        return Conversion(ROW_VERSION, event or self.event, self.how, copies, self.received, routes)
 
     def closed(self) -> "Closed":
         """The same as dictionaries."""
         copies = _copies([shape.as_event(copy) for copy in self.copies])
-        return Closed(self.key, shape.as_event(self.event), self.how, self.routes, copies, self.received)
+        return Closed(self.key, shape.as_event(self.event), self.how, self.decision.routes, copies, self.received)
 
 
 class Closed(NamedTuple):
@@ -245,13 +251,16 @@ class Partition:
 
     def decide(self, event: Copy) -> Decision:
         """What is to be done with a merged event."""
-        if (kind := self.alike(event)) is None:
-            return _decision(self.route(shape.as_event(event)), event)
-        if (known := self.decisions.get(kind)) is None:
+        kind = self.alike(event)
+        if kind is not None and (known := self.decisions.get(kind)):
+            return known
+        denies = event.consent and consent.may_deny(event.consent)
+        found = Decision(self.route(shape.as_event(event)), _checksum(event.consent) if denies else "")
+        if kind is not None:
             if len(self.decisions) == MOST_KINDS:
                 self.decisions.clear()
-            known = self.decisions[kind] = _decision(self.route(shape.as_event(event)), event)
-        return known
+            self.decisions[kind] = found
+        return found
 
     def recover(self, held: Iterable[tuple[bytes, bytes]]) -> None:
         """Find the holds again, from the recovered table."""
@@ -416,10 +425,7 @@ class _Run:
             return False
         if row.how in (None, "unconfirmed"):
             event = merge.of_copies(hold.copies, hold.consent)
-            found = self.partition.decide(event).routes
-            decision = Decision(
-                {n: Route("erased", "erasure", r.basis) if r.state == "queued" else r for n, r in found.items()}
-            )
+            decision = self.partition.decide(event).instead("erased", "erasure")
             self._out(key, event, "erased", decision, (), row)
             row.how, row.when = "erased", self.partition.now or hold.deadline
             row.routes = decision.ended
@@ -632,7 +638,7 @@ class _Run:
     # -- closing
 
     def _out(self, key: bytes, event: Copy, how: str, decision: Decision, copies: Sequence[Copy], row: Row) -> None:
-        closing = Closing(key, event, how, decision.routes, decision.told, copies, row.received)
+        closing = Closing(key, event, how, decision, copies, row.received)
         self.result.closed.append(self.partition.told(closing))
 
     def _close(self, rule: EventRule, key: bytes, row: Row, hold: Held, kin: Kin, how: str) -> None:
@@ -683,10 +689,7 @@ class _Run:
             row.merged_denials = decision.denials
         if why:
             self.result.flags.append((event.event_name, why))
-            found = decision.routes
-            decision = Decision(
-                {n: Route("parked", why, r.basis) if r.state == "queued" else r for n, r in found.items()}
-            )
+            decision = decision.instead("parked", why)
         self._out(key, event, how, decision, copies, row)
         row.how, row.when, row.routes = how, when, decision.ended
         named = [_person(copy) for copy in copies if copy.user]
@@ -919,11 +922,6 @@ def _told(copies: Sequence[Copy]) -> list[Told]:
 
 _NOWHERE = Origin()
 _RECEIVED = attrgetter("received")
-
-
-def _decision(routes: Mapping[str, Route], event: Copy) -> Decision:
-    denies = event.consent and consent.may_deny(event.consent)
-    return Decision(routes, _checksum(event.consent) if denies else "")
 
 
 def _held_back(row: Row) -> bool:

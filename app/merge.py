@@ -130,6 +130,9 @@ def merge_distinct(known: Sequence[Event], cut: Json | None = None) -> Event:
     return _of_one(known[0]) if len(known) == 1 else _of_several(known, cut)
 
 
+# The same of copies as dedup has them
+
+
 def distinct_copies(copies: Sequence[Copy]) -> list[Copy]:
     """`distinct` of copies as dedup has them."""
     if len(copies) == 2 and copies[0].source != copies[1].source:  # most often; then nothing has to be compared

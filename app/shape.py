@@ -15,7 +15,7 @@ from app.events import SIGNALS, Commerce, Consent, Context, Event, Ids, Scalar, 
 
 
 class Origin(msgspec.Struct, omit_defaults=True, gc=False):
-    """As in app/events.py."""
+    """As in app/events.py, of a Copy."""
 
     topic: str | UnsetType = UNSET
     partition: Whole | UnsetType = UNSET
@@ -25,9 +25,8 @@ class Origin(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class Copy(msgspec.Struct, omit_defaults=True, gc=False):
-    """An Event as dedup has it in hand, and the same in JSON: no dictionary of everything has to be made to look at some of it.
-
-    What it does not have is UNSET, which counts as false.
+    """An Event as dedup has it in hand, and in JSON the same: reading, changing and writing it takes half of what a dictionary
+    takes. Its parts are dictionaries. What it does not have is UNSET, which counts as false.
     """
 
     v: Literal[1]
@@ -79,18 +78,9 @@ class Routed(msgspec.Struct):
     replay: Annotated[int, msgspec.Meta(ge=0, lt=2**53)] = 0
 
 
-_READER = msgspec.json.Decoder(Event)
 _COPY = msgspec.json.Decoder(Copy)
 _ROUTED = msgspec.json.Decoder(Routed)
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-
-
-def event(value: bytes | None) -> Event | None:
-    """The event that this JSON is, or None."""
-    try:
-        return _READER.decode(value or b"")
-    except _UNREADABLE:
-        return None
 
 
 def routed(key: bytes, value: bytes | None) -> Routed | None:
@@ -124,7 +114,7 @@ def read(key: bytes, value: bytes | None) -> Copy | None:
         return None
     name = found.event_name
     conversion = conversion_id(found) if name in keys.ORDERS else found.event_id
-    # three parts; and no key of the rows in table `seen` that are no conversion's, which begin with smaller characters
+    # as `keys.joined`; three parts; and no key of rows in table `seen` that are no conversion's: those have smaller ones
     if f"{conversion}\x1f{found.site}\x1f{name}".encode() != key or key.count(b"\x1f") != 2 or key <= b"\x1f":
         return None
     return found if found.received >= 0 and found.time >= 0 and found.apart is UNSET else None
