@@ -5,18 +5,20 @@ What it decides is in app/dedup.py; this file reads and writes. It is the one wr
 
 import time
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import orjson
 import structlog
 
-from app import clock, dedup, erasure, intake, metrics, receipts, routing, topics
+from app import clock, dedup, erasure, intake, metrics, receipts, routing, shape, topics
 from app.dead_letter import DeadLetter
 from app.events import Event
 from app.intake import label
 from app.lossless import Batch
+from app.shape import Copy
 from sinks import SINKS
 
 if TYPE_CHECKING:
@@ -43,16 +45,35 @@ class Pass:
         return self.held is None and self.seen is None
 
 
-class Output(NamedTuple):
+@dataclass
+class Counts:
+    """Of one batch."""
+
+    closings: Counter[tuple[str, str]] = field(default_factory=Counter)  # by event name and how
+    ended: Counter[tuple[str, str]] = field(default_factory=Counter)  # by destination and how it ended there
+
+
+class Output(msgspec.Struct, gc=False):
     """What comes of a conversion that closed."""
 
     key: bytes
     how: str
     event_name: str
     value: bytes  # its row in capistream.conversions
-    queued: Sequence[tuple[str, bytes]]  # (destination, its row)
-    ended: Sequence[tuple[str, str]]  # (destination, how it ended there)
-    receipts: Sequence[intake.Row]
+    queued: Sequence[tuple[str, bytes]] = ()  # (destination, its row)
+    ended: Sequence[tuple[str, str]] = ()  # (destination, how it ended there)
+    receipts: Sequence[intake.Row] = ()
+
+
+class Queued(msgspec.Struct, gc=False):
+    """A record of a destination's topic."""
+
+    v: int
+    event: msgspec.Raw
+    basis: str
+
+
+_json = msgspec.json.Encoder().encode
 
 
 class Dedup:
@@ -62,6 +83,7 @@ class Dedup:
         self._updating = frozenset(
             name for name, one in pipeline.settings.destinations.items() if SINKS[one.sink].takes_revisions
         )
+        self._kind = routing.alike(pipeline.settings)
         self.denials = 0  # times that late copies denied something so far
         self._waits = max(
             [topics.oldest(pipeline.settings, name) for name in pipeline.settings.destinations], default=0
@@ -72,19 +94,30 @@ class Dedup:
 
     def recovered(self, generation: int) -> None:
         """After recovery, before any batch of this generation: find the holds again. The clock starts unknown."""
-        settings, app, prints = self.pipeline.settings, self.pipeline.app, self.pipeline.people.prints
+        app = self.pipeline.app
         self.partitions = {}
         for tp in app.consumer.sources():
             if tp.topic == self.pipeline.names.events:
-                partition = dedup.Partition(
-                    settings.rule, self._routes, self._updating, prints.of_copies, prints.keys, self._denies, self._told
-                )
+                partition = self.new_partition()
                 partition.recover(self.pipeline.held.items(tp.partition))
                 self.partitions[tp.partition] = partition
         self._passes = {}
         self._generation = generation
         held = {p: one.waiting for p, one in self.partitions.items() if one.waiting}
         log.info("dedup.recovered", generation=generation, partitions=sorted(self.partitions), held=held)
+
+    def new_partition(self) -> dedup.Partition:
+        prints = self.pipeline.people.prints
+        return dedup.Partition(
+            self.pipeline.settings.rule,
+            self._routes,
+            self._updating,
+            prints.of_copies if prints.keys else None,
+            prints.keys,
+            self._denies,
+            self._told,
+            self._alike,
+        )
 
     def waiting(self, generation: int) -> list[int]:
         """Our partitions that need the clock: always those with open holds, now and then the others, too, to forget."""
@@ -98,6 +131,9 @@ class Dedup:
     def _routes(self, event: Event) -> Mapping[str, routing.Route]:
         """Merging does not depend on who is forgotten; what goes out does, here and once more at deliver."""
         return erasure.routes(routing.routes(event, self.pipeline.settings), self.pipeline.people.known.of(event))
+
+    def _alike(self, event: Copy) -> Hashable | None:
+        return None if self.pipeline.people.known.changes else self._kind(event)  # else it depends on the person, too
 
     def _denies(self, copy: Event, but: Container[str]) -> bool:
         return routing.denies(copy, self.pipeline.settings, but)
@@ -115,7 +151,8 @@ class Dedup:
             self._heard[p] = time.monotonic()
             self._forget(p, partition, partition.now, result)
             self._erase(p, partition, result)
-        places = await pipeline.write(self._outputs(p, result), batch.generation)
+        counts = Counts()
+        places = await pipeline.write(self._outputs(p, result, counts), batch.generation)
         dedup.note_places(result, places.get((pipeline.names.conversions, p), ()))
         # One after the other: were the hold deleted and the row not written, nobody would remember that it closed, and a
         # later copy would make a second conversion of fewer copies.
@@ -125,7 +162,7 @@ class Dedup:
             self.denials += 1
             for one in pipeline.deliver.values():
                 one.denied(result.denied)
-        self._count(p, result)
+        self._count(p, result, counts)
 
     def _memory(self, batch: Batch) -> dedup.Rows:
         """Learn since when the table remembers; and write it down, the first time of all."""
@@ -187,45 +224,56 @@ class Dedup:
             one.again = time.monotonic() + erasure.pace(pipeline.settings).passes
             log.info("dedup.erased", partition=p, erasures=one.erasures)
 
-    def _outputs(self, p: int, result: dedup.Result) -> intake.Rows:
+    def _outputs(self, p: int, result: dedup.Result, counts: Counts) -> intake.Rows:
         rows, names, now = intake.new_rows(), self.pipeline.names, int(time.time() * 1000)
         for offset in result.unreadable:
             letter = DeadLetter("dedup", "not_an_event", {"topic": names.events, "partition": p, "offset": offset})
             intake.refuse(rows, letter, names, self.pipeline.partitions)
-        if result.closed:
-            rows[names.conversions, p] = [(out.key, out.value, now) for out in result.closed]
+        conversions = rows[names.conversions, p] if result.closed else []
         for out in result.closed:
+            conversions.append((out.key, out.value, now))
+            counts.closings[out.event_name, out.how] += 1
             for name, value in out.queued:
                 rows[names.to(name), p].append((out.key, value, now))
+            for one in out.ended:
+                counts.ended[one] += 1
             if out.receipts:
                 rows[names.receipts, p] += out.receipts
         return rows
 
-    def _told(self, closed: dedup.Closed) -> Output:
+    def _told(self, closing: dedup.Closing) -> Output:
         """What goes out, as others may see it."""
-        key, how, event_name = closed.key, closed.how, closed.event["event_name"]
-        if how == "erased" or self.pipeline.people.known.erases(closed.event):
-            closed = erasure.bare(closed)
-        event = orjson.Fragment(orjson.dumps(closed.event))  # once, however many destinations get it
+        known = self.pipeline.people.known
+        if closing.how == "erased" or (known.changes and known.erases(shape.as_event(closing.event))):
+            bare = erasure.bare(closing.closed())
+            return self._output(closing, bare.event, bare.record)
+        return self._output(closing, closing.event, closing.record)
+
+    def _output(self, closing: dedup.Closing, event: Event | Copy, record: Callable[[Any], Any]) -> Output:
+        """`record` makes a record of capistream.conversions, of the event as JSON where that is there already."""
+        key, how, event_name = closing.key, closing.how, closing.event.event_name
+        if not closing.decision.routes:
+            return Output(key, how, event_name, _json(record(None)))
         queued, ended, told = [], [], []
-        for name, route in closed.routes.items():
+        said = msgspec.Raw(_json(event))  # once, however many destinations get it
+        for name, route in closing.decision.routes.items():
             if route.state == "queued":
-                queued.append((name, orjson.dumps({"v": 1, "event": event, "basis": route.basis})))
+                queued.append((name, _json(Queued(1, said, route.basis))))
             else:
                 ended.append((name, route.state))
-                told.append(self._receipt(closed.event, name, route))
-        return Output(key, how, event_name, orjson.dumps(closed.record(event)), queued, ended, told)
+                told.append(self._receipt(event, name, route))
+        return Output(key, how, event_name, _json(record(said)), queued, ended, told)
 
-    def _receipt(self, event: Event, name: str, route: routing.Route) -> intake.Row:
+    def _receipt(self, event: Event | Copy, name: str, route: routing.Route) -> intake.Row:
+        event = shape.as_event(event) if isinstance(event, Copy) else event
         now, config = int(time.time() * 1000), self.pipeline.settings.hash
         return receipts.row(event, name, route.state, now=now, config=config, reason=route.reason, basis=route.basis)
 
-    def _count(self, p: int, result: dedup.Result) -> None:
+    def _count(self, p: int, result: dedup.Result, counts: Counts) -> None:
         metrics.HELD.labels(str(p)).set(self.partitions[p].waiting)
-        closings = Counter([(out.event_name, out.how) for out in result.closed])
-        for (event_name, how), count in closings.items():
+        for (event_name, how), count in counts.closings.items():
             metrics.CONVERSIONS.labels(label(event_name), how).inc(count)
-        for (name, state), count in Counter([one for out in result.closed for one in out.ended]).items():
+        for (name, state), count in counts.ended.items():
             metrics.OUTCOMES.labels(name, state).inc(count)
         for (event_name, flag), count in Counter(result.flags).items():
             metrics.FLAGGED.labels(label(event_name), flag).inc(count)

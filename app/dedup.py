@@ -31,8 +31,9 @@ Table `held`, by conversion key, JSON, while it is open, and longer where a late
 import hashlib
 import heapq
 import zlib
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -42,6 +43,7 @@ from app import clock, consent, keys, merge, people, shape
 from app.events import SIGNALS, Event, Json
 from app.routing import Route
 from app.settings import EventRule
+from app.shape import GRANTED, Copy, Origin
 
 ROW_VERSION = 1
 ALIAS = b"\x1e"
@@ -54,8 +56,11 @@ KEEP = (
     7 * 86_400_000
 )  # milliseconds for which a conversion held back for want of consent waits for a copy that brings it
 
+MOST_KINDS = 1024  # of events, by which decisions are remembered
 MOST_PLACES = 4  # offsets in a row's "x"
 
+#: (mark, its copies) of each person, most often one.
+Kin = Sequence[tuple[str, Sequence[Copy]]]
 Get = Callable[[Sequence[bytes]], Sequence[bytes | None]]
 Rows = dict[bytes, bytes | None]
 
@@ -99,9 +104,9 @@ class Held(msgspec.Struct, omit_defaults=True, gc=False):
     deadline: int = msgspec.field(name="d")
     appended: int = msgspec.field(name="a")
     first: int = msgspec.field(name="o")
-    copies: list[Any] = msgspec.field(name="x")  # each an Event
+    copies: list[Copy] = msgspec.field(name="x")
     consent: Json | None = msgspec.field(name="c", default=None)
-    late: list[tuple[int, int, Any]] = msgspec.field(name="l", default_factory=list)
+    late: list[tuple[int, int, Copy]] = msgspec.field(name="l", default_factory=list)
     why: str = msgspec.field(name="p", default="")
     stage: str = msgspec.field(name="k", default="")
 
@@ -109,6 +114,66 @@ class Held(msgspec.Struct, omit_defaults=True, gc=False):
 _read_row = msgspec.json.Decoder(Row).decode
 _read_held = msgspec.json.Decoder(Held).decode
 _json = msgspec.json.Encoder().encode
+
+
+class Told(msgspec.Struct, gc=False):
+    """What a record of capistream.conversions tells of a copy."""
+
+    source: str
+    received: int
+    event_id: str
+    origin: Origin
+
+
+class Decision(msgspec.Struct, gc=False):
+    """Where an event goes, and what is kept of that. Events that are alike share one, so nobody changes it."""
+
+    routes: Mapping[str, Route]
+    denials: str = ""  # a checksum of what the event denies, where it does
+    json: msgspec.Raw = msgspec.Raw()  # the routes as capistream.conversions tells them
+    ended: dict[str, list[str]] | None = None  # and as a row does: where it does not go, and why
+
+    def __post_init__(self) -> None:
+        self.json = msgspec.Raw(_json({name: route.told for name, route in self.routes.items()}))
+        self.ended = {name: [r.state, r.reason] for name, r in self.routes.items() if r.state != "queued"} or None
+
+    def instead(self, state: str, reason: str) -> "Decision":
+        """What would go out does not, for this reason."""
+        return Decision(
+            {n: Route(state, reason, r.basis) if r.state == "queued" else r for n, r in self.routes.items()}
+        )
+
+
+class Conversion(msgspec.Struct, gc=False):
+    """A record of capistream.conversions."""
+
+    v: int
+    event: Any  # a Copy, or JSON
+    closed: str
+    copies: list[Told]
+    received: int
+    routes: msgspec.Raw
+
+
+class Closing(msgspec.Struct, gc=False):
+    """A conversion that closes, with what it is made of."""
+
+    key: bytes
+    event: Copy
+    how: str  # complete, no_hold, hold_ended, unconfirmed; updated: a late copy changed something; erased
+    decision: Decision
+    copies: Sequence[Copy]
+    received: int  # copies received so far, repeats included
+
+    def record(self, event: msgspec.Raw | None = None) -> Conversion:
+        """As it stands in capistream.conversions. `event`: where that is JSON already."""
+        copies, routes = _told(self.copies), self.decision.json
+        return Conversion(ROW_VERSION, event or self.event, self.how, copies, self.received, routes)
+
+    def closed(self) -> "Closed":
+        """The same as dictionaries."""
+        copies = _copies([shape.as_event(copy) for copy in self.copies])
+        return Closed(self.key, shape.as_event(self.event), self.how, self.decision.routes, copies, self.received)
 
 
 class Closed(NamedTuple):
@@ -121,7 +186,7 @@ class Closed(NamedTuple):
     copies: Sequence[Json]  # what is known of each copy: source, received, origin, event_id
     received: int  # copies received so far, repeats included
 
-    def record(self, event: orjson.Fragment | None = None) -> Json:
+    def record(self, event: msgspec.Raw | None = None) -> Json:
         """As it stands in capistream.conversions. `event`: where that is JSON already."""
         return {
             "v": ROW_VERSION,
@@ -129,10 +194,7 @@ class Closed(NamedTuple):
             "closed": self.how,
             "copies": list(self.copies),
             "received": self.received,
-            "routes": {
-                name: {k: v for k, v in (("state", r.state), ("reason", r.reason), ("basis", r.basis)) if v}
-                for name, r in self.routes.items()
-            },
+            "routes": {name: route.told for name, route in self.routes.items()},
         }
 
 
@@ -149,7 +211,7 @@ class Result:
     unreadable: list[int] = field(default_factory=list)  # offsets of records that are nothing of ours
 
 
-class Hold(NamedTuple):
+class Hold(msgspec.Struct, gc=False):
     """When a hold ends: with the first clock record past its deadline, but not before it has stood in the log for a whole
     window. Of a source that the clock has left out, the other copies come late, too.
     """
@@ -166,13 +228,15 @@ class Partition:
     rule: Callable[[str], EventRule]
     route: Callable[[Event], Mapping[str, Route]]
     updating: frozenset[str] = frozenset()  # destinations that can take a revision
-    prints: Callable[[Sequence[Event]], Sequence[str]] = lambda _copies: ()  # for `f` of the row
+    prints: Callable[[Sequence[Event]], Sequence[str]] | None = None  # for `f` of the row
     secrets: Sequence[bytes] = ()  # for the marks of people in rows: the key in use, and those before it
     denies: Callable[[Event, Container[str]], bool] = lambda _copy, _but: (
         False
     )  # any destination anything, but for these
     #: Makes of each closing what the result has of it, at once, while the event is in the processor's caches.
-    told: Callable[[Closed], Any] = lambda closed: closed
+    told: Callable[[Closing], Any] = Closing.closed
+    #: Names events with the same consent and the same routes: one decision for all of them. None: this one may be the only one.
+    alike: Callable[[Copy], Hashable | None] = lambda _event: None
     since: int | None = None  # Unix milliseconds: what was received before may have been sent, and nobody remembers
     open: dict[bytes, Hold] = field(default_factory=dict)
     deadlines: list[tuple[int, bytes]] = field(default_factory=list)  # a heap; entries of closed holds are stale
@@ -180,9 +244,23 @@ class Partition:
     now: int | None = None  # the log's clock: unknown after a restart until heard again
     appended: int = 0  # when the last clock record was appended
     secret: bytes = field(init=False)  # the key in use, or an empty one
+    decisions: dict[Hashable, Decision] = field(default_factory=dict, init=False)  # by kind of event
 
     def __post_init__(self) -> None:
         self.secret = self.secrets[0] if self.secrets else b""
+
+    def decide(self, event: Copy) -> Decision:
+        """What is to be done with a merged event."""
+        kind = self.alike(event)
+        if kind is not None and (known := self.decisions.get(kind)):
+            return known
+        denies = event.consent and consent.may_deny(event.consent)
+        found = Decision(self.route(shape.as_event(event)), _checksum(event.consent) if denies else "")
+        if kind is not None:
+            if len(self.decisions) == MOST_KINDS:
+                self.decisions.clear()
+            self.decisions[kind] = found
+        return found
 
     def recover(self, held: Iterable[tuple[bytes, bytes]]) -> None:
         """Find the holds again, from the recovered table."""
@@ -273,6 +351,8 @@ class _Run:
         self.stored: set[bytes] = set()  # keys with a row in `held`: only those need a deletion
         # holds of this batch: most pairs meet before anybody asks when those end
         self.opened: dict[bytes, tuple[Held, EventRule]] = {}
+        self.rules: dict[str, EventRule] = {}
+        self.apart: dict[bytes, None] = {}  # keys of conversions that were set apart from others
         self.result = Result()
         self._load(list(wanted))
 
@@ -313,7 +393,7 @@ class _Run:
                     self.partition.hear(now, record.timestamp)
                     self._close_due()  # here and nowhere else: the clock moves nowhere else
                     continue
-            elif (copy := shape.copy(key, record.value)) is not None:
+            elif (copy := shape.read(key, record.value)) is not None:
                 self._copy(key, copy)
                 continue
             self.result.unreadable.append(record.offset)  # what somebody else wrote into our topic
@@ -336,20 +416,19 @@ class _Run:
 
     def _erased(self, key: bytes, row: Row, hold: Held, gone: Callable[[Event], bool]) -> bool:
         """Take the copies out of a hold: all that dedup would give to one person, if any of them is `gone`. Is it empty now?"""
-        kin = [copies for _, copies in people.groups(hold.copies)]
-        left = [copy for copies in kin if not any(map(gone, copies)) for copy in copies]
+        kin = [copies for _, copies in _kin(hold.copies)]
+        left = [copy for copies in kin if not any(gone(shape.as_event(copy)) for copy in copies) for copy in copies]
         if left:
             if len(left) < len(hold.copies):
-                hold.copies = merge.distinct(left)
+                hold.copies = merge.distinct_copies(left)
                 self.changed_holds.add(key)
             return False
         if row.how in (None, "unconfirmed"):
-            event = merge.merge_distinct(hold.copies, hold.consent)
-            found = self.partition.route(event)
-            routes = {n: Route("erased", "erasure", r.basis) if r.state == "queued" else r for n, r in found.items()}
-            self._out(Closed(key, event, "erased", routes, (), row.received))
+            event = merge.of_copies(hold.copies, hold.consent)
+            decision = self.partition.decide(event).instead("erased", "erasure")
+            self._out(key, event, "erased", decision, (), row)
             row.how, row.when = "erased", self.partition.now or hold.deadline
-            row.routes = _ended(routes)
+            row.routes = decision.ended
         row.kept = 0
         self._drop_hold(key)
         return True
@@ -358,10 +437,11 @@ class _Run:
         self._enter_opened()
         # who was set apart first: a crash may cut the write off, and a row that says "closed" must not stand without them
         changed = self.changed
-        if apart := [key for key in changed if keys.apart(key)]:
-            changed = {key: changed[key] for key in apart} | changed
+        if self.apart:
+            changed = {key: changed[key] for key in self.apart if key in changed} | changed
+        seen = self.result.seen
         for key, row in changed.items():
-            self.result.seen[key] = _json(row)
+            seen[key] = _json(row)
         for key in self.changed_holds:
             hold = self.holds.get(key)
             self.result.held[key] = None if hold is None else _json(hold)
@@ -370,11 +450,17 @@ class _Run:
 
     # -- copies
 
-    def _copy(self, key: bytes, copy: Event) -> None:
-        rule, offset, row = self.partition.rule(copy["event_name"]), self.record.offset, self._row(key)
+    def _copy(self, key: bytes, copy: Copy) -> None:
+        rule = self.rules.get(copy.event_name) or self._rule(copy.event_name)
+        offset, row = self.record.offset, self.rows[key]
+        if row is None and key not in self.holds:
+            self._first(rule, key, copy)
+            return
+        if isinstance(row, bytes):
+            row = self.rows[key] = _read_row(row)
         hold = self._hold(key, row) if key in self.holds else None
         open_ = hold is not None and (row is None or row.how is None)
-        if row is None or (not open_ and copy["received"] - row.arrivals[0].received > rule.horizon * 1000):
+        if row is None or (not open_ and copy.received - row.arrivals[0].received > rule.horizon * 1000):
             still = None if row is None else row.denied  # what it meant before may wait to be sent
             row = self.rows[key] = Row(ROW_VERSION, [], 0, -1, None, denied=still)
             if not open_:
@@ -391,18 +477,34 @@ class _Run:
         else:
             self._join(rule, key, row, hold, copy, new=new)
 
-    def _is_stranger(self, rule: EventRule, row: Row, copy: Event) -> bool:
-        """Of a conversion that has closed."""
-        if "apart" in copy or rule.different_people == "merge":
-            return False
-        return people.stranger(row.who, copy, self.partition.secrets)
+    def _rule(self, event_name: str) -> EventRule:
+        rule = self.rules[event_name] = self.partition.rule(event_name)
+        return rule
 
-    def _turn_away(self, row: Row, copy: Event) -> None:
+    def _first(self, rule: EventRule, key: bytes, copy: Copy) -> None:
+        """Nothing is known of this conversion, as most often."""
+        arrival = _arrival(copy, self.record.offset)
+        row = self.rows[key] = self.changed[key] = Row(ROW_VERSION, [arrival], 1, arrival.offset, None)
+        if arrival.event_id:
+            self._alias(key, copy)
+        if rule.expect or rule.wait_for or rule.late == "update":
+            self._join(rule, key, row, None, copy, new=True)
+        else:  # neither held nor kept
+            why = self._unproved(copy, self.record.timestamp, rule)
+            self._conclude(key, row, why, merge.of_one(copy), [copy], "no_hold", copy.received)
+
+    def _is_stranger(self, rule: EventRule, row: Row, copy: Copy) -> bool:
+        """Of a conversion that has closed."""
+        if not copy.user or copy.apart or rule.different_people == "merge":
+            return False
+        return people.stranger(row.who, _person(copy), self.partition.secrets)
+
+    def _turn_away(self, row: Row, copy: Copy) -> None:
         """It is of somebody else than the conversion that closed: a conversion of its own."""
-        if self._apart(copy, people.mark(copy), "several_people"):
+        if self._apart(copy, people.mark(_person(copy)), "several_people"):
             row.people += 1
 
-    def _enter(self, key: bytes, row: Row, copy: Event, offset: int) -> bool:
+    def _enter(self, key: bytes, row: Row, copy: Copy, offset: int) -> bool:
         """Count the copy in its row. False when it was before: it is read again after a crash."""
         if new := offset > row.last:
             row.received += 1
@@ -414,8 +516,8 @@ class _Run:
             listed = True
         if arrival.event_id and listed:  # also again: a crash may have come between the row and its alias
             self._alias(key, copy)
-        if new and row.received > 2 and row.hot_from < 0 and "apart" not in copy:
-            visitor = people.visitor(copy, self.partition.secret)
+        if new and row.received > 2 and row.hot_from < 0 and not copy.apart:
+            visitor = people.visitor(shape.as_event(copy), self.partition.secret)
             if visitor and visitor not in row.visitors:
                 row.visitors = (*row.visitors, visitor)
             if len(row.visitors) >= HOT:
@@ -423,38 +525,37 @@ class _Run:
         self.changed[key] = row
         return new
 
-    def _alias(self, key: bytes, copy: Event) -> None:
-        if "apart" not in copy:
-            conversion, site, name = keys.parts(key)
-            alias = ALIAS + keys.SEPARATOR.join((copy["event_id"], site, name)).encode()
-            self.result.seen[alias] = orjson.dumps({"=": conversion, "t": copy["received"]})
+    def _alias(self, key: bytes, copy: Copy) -> None:
+        if not copy.apart:
+            alias = ALIAS + keys.joined(copy.event_id, copy.site, copy.event_name)
+            self.result.seen[alias] = orjson.dumps({"=": keys.parts(key)[0], "t": copy.received})
 
-    def _alone(self, copy: Event) -> None:
+    def _alone(self, copy: Copy) -> None:
         """A copy under an id that everybody has: a conversion of its own, known by what it says and when it happened."""
-        said = f"{merge.content_hash(copy)} {copy['time']}"
-        copy = {**copy, "pairs": False}
+        said = f"{merge.content_hash(shape.as_event(copy))} {copy.time}"
+        copy.pairs = False
         self._apart(copy, hashlib.sha256(said.encode()).hexdigest()[:8], "hot_id")
 
-    def _apart(self, copy: Event, mark: str, label: str) -> bool:
+    def _apart(self, copy: Copy, mark: str, label: str) -> bool:
         """A copy that has the id, but is not of its conversion. Whether it is the first of its own."""
-        copy = keys.set_apart(copy, mark, label)
-        key = keys.key(copy)
+        key, its = _set_apart(copy, mark, label)
+        self.apart[key] = None
         self._load([key])
         if new := self._row(key) is None:
-            self.result.flags.append((copy["event_name"], label))
-        self._copy(key, copy)
+            self.result.flags.append((copy.event_name, label))
+        self._copy(key, its)
         return new
 
-    def _join(self, rule: EventRule, key: bytes, row: Row, hold: Held | None, copy: Event, *, new: bool) -> None:
+    def _join(self, rule: EventRule, key: bytes, row: Row, hold: Held | None, copy: Copy, *, new: bool) -> None:
         """A copy of a conversion that is still open."""
         record, first = self.record, hold is None
         if hold is None:
             # a first copy behind the clock, because its source was left out, gets a whole window, too
-            start = max(copy["received"], self.partition.now or 0)
+            start = max(copy.received, self.partition.now or 0)
             deadline = int(start + rule.merge_window * 1000)
             why = self._unproved(copy, record.timestamp, rule)
             hold = Held(ROW_VERSION, deadline, record.timestamp, record.offset, [copy], why=why)
-        elif copy["received"] > hold.deadline and not rule.wait_for:
+        elif copy.received > hold.deadline and not rule.wait_for:
             # the hold closes with the next clock record, and this copy comes after that
             if len(hold.late) == merge.MAX_COPIES:
                 self._deny(key, row, copy)
@@ -462,26 +563,28 @@ class _Run:
                 hold.late.append((record.offset, record.timestamp, copy))
             self.changed_holds.add(key)
             if new:
-                self.result.duplicates.append((copy["event_name"], "late"))
+                self.result.duplicates.append((copy.event_name, "late"))
             return
         else:
             self._add(key, hold, copy, "repeat" if new else "")
-        if not hold.stage and _complete(rule, hold.copies):
+        kin = _people(rule, hold.copies)
+        if not hold.stage and _complete(rule, hold.copies, kin):
             how = "complete" if rule.expect or rule.wait_for else "no_hold"
-            self._close(rule, key, row, hold, how if _confirmed(rule, hold.copies) else "unconfirmed")
+            self._close(rule, key, row, hold, kin, _unconfirmed(rule, hold.copies) or how)
         elif first:
             self.holds[key] = hold
             self.changed_holds.add(key)
             self.opened[key] = hold, rule
         elif hold.stage and _confirmed(rule, hold.copies):
-            self._close(rule, key, row, hold, "complete" if _complete(rule, hold.copies) else "hold_ended")
+            self._close(rule, key, row, hold, kin, "complete" if _complete(rule, hold.copies, kin) else "hold_ended")
 
-    def _late(self, rule: EventRule, key: bytes, row: Row, hold: Held | None, copy: Event, *, new: bool) -> None:
+    def _late(self, rule: EventRule, key: bytes, row: Row, hold: Held | None, copy: Copy, *, new: bool) -> None:
         """A copy of a conversion that has closed. Most often it only counts; a kept or parked hold may change by it."""
         unconfirmed = row.how == "unconfirmed"
-        self._deny(key, row, copy)
+        if copy.consent and copy.consent != GRANTED:
+            self._deny(key, row, copy)
         if new:
-            self.result.duplicates.append((copy["event_name"], "late"))
+            self.result.duplicates.append((copy.event_name, "late"))
         if not (unconfirmed or row.kept):
             return
         # after a crash between the two changelog writes the hold is of before its closing: what came since is read again
@@ -491,73 +594,73 @@ class _Run:
         changed = self._add(key, hold, copy, "")
         if unconfirmed:
             if _confirmed(rule, hold.copies):
-                self._close(rule, key, row, hold, "complete" if _complete(rule, hold.copies) else "hold_ended")
+                kin = _people(rule, hold.copies)
+                how = "complete" if _complete(rule, hold.copies, kin) else "hold_ended"
+                self._close(rule, key, row, hold, kin, how)
         elif changed and new:
             self._update(rule, key, row, hold)
 
-    def _deny(self, key: bytes, row: Row, copy: Event) -> None:
+    def _deny(self, key: bytes, row: Row, copy: Copy) -> None:
         """What a copy denies that comes too late for the merge is in the row, for deliver. What it grants is not."""
-        said = copy.get("consent")
-        if not said or not consent.may_deny(said):
+        said = copy.consent
+        if not said or not consent.may_deny(said) or _checksum(said) == row.merged_denials:
             return
-        if _checksum(said) == row.merged_denials or not self.partition.denies(copy, row.routes or ()):
+        if not self.partition.denies(shape.as_event(copy), row.routes or ()):
             return
         known, row.denied = row.denied, merge.denials([row.denied or {}, said])
         if row.denied != known:
             self.result.denied.append(key)
-            self.result.flags.append((copy["event_name"], "denied_later"))
+            self.result.flags.append((copy.event_name, "denied_later"))
 
-    def _add(self, key: bytes, hold: Held, copy: Event, repeated: str) -> bool:
+    def _add(self, key: bytes, hold: Held, copy: Copy, repeated: str) -> bool:
         """Whether the copy says anything new; if not and `repeated`, that is counted."""
         copies = [*hold.copies, copy]
-        known = merge.distinct(copies)
+        known = merge.distinct_copies(copies)
         if not (changed := len(known) == len(copies) or known != hold.copies) and repeated:
-            self.result.duplicates.append((copy["event_name"], repeated))
+            self.result.duplicates.append((copy.event_name, repeated))
         hold.copies = known
         if len(known) == merge.MAX_COPIES:
-            hold.consent = merge.merge_consent([hold.consent or {}, merge.decided(copies)])
+            hold.consent = merge.merge_consent([hold.consent or {}, merge.decided(map(shape.as_event, copies))])
         self.changed_holds.add(key)
         return changed
 
-    def _unproved(self, copy: Event, appended: int, rule: EventRule) -> str:
+    def _unproved(self, copy: Copy, appended: int, rule: EventRule) -> str:
         """Why nobody can say that this first copy is the first, or an empty text."""
-        received = copy["received"]
+        received = copy.received
         if appended - received > rule.horizon * 1000:
             why = "beyond_horizon"
         elif received < (self.partition.since or 0):
             why = "before_memory"
         else:
             return ""
-        return "" if "backfill" in copy.get("labels", ()) else why
+        return "" if "backfill" in (copy.labels or ()) else why
 
     # -- closing
 
-    def _out(self, closed: Closed) -> None:
-        self.result.closed.append(self.partition.told(closed))
+    def _out(self, key: bytes, event: Copy, how: str, decision: Decision, copies: Sequence[Copy], row: Row) -> None:
+        closing = Closing(key, event, how, decision, copies, row.received)
+        self.result.closed.append(self.partition.told(closing))
 
-    def _close(self, rule: EventRule, key: bytes, row: Row, hold: Held, how: str) -> None:
-        copies = hold.copies
+    def _close(self, rule: EventRule, key: bytes, row: Row, hold: Held, kin: Kin, how: str) -> None:
+        (_, its), *others = kin
         # when the last copy came, or for a hold that ended, what the log's clock said
         if how in ("hold_ended", "unconfirmed") and self.partition.now is not None:
             when = self.partition.now
         else:
-            when = copies[0]["received"] if len(copies) == 1 else max([copy["received"] for copy in copies])
-        its, others = copies, list[tuple[str, list[Event]]]()
-        if len(copies) > 1:
-            (_, its), *others = _people(rule, copies)
-        event = merge.merge_distinct(its, hold.consent)
+            when = max([copy.received for copy in hold.copies])
+        event = merge.of_copies(its, hold.consent)
         if others:
             row.people = 1 + len(others)
-            event = {**event, "labels": sorted({*event.get("labels", ()), "several_people"})}
-            self.result.flags.append((event["event_name"], "several_people"))
-        self._conclude(rule, key, row, hold, event, its, how, when)
+            event.labels = sorted({*(event.labels or ()), "several_people"})
+            self.result.flags.append((event.event_name, "several_people"))
+        self._conclude(key, row, hold.why or _unconfirmed(rule, its), event, its, how, when)
         for mark, its in others:
-            event = keys.set_apart(merge.merge_distinct(its, hold.consent), mark, "several_people")
-            self.result.flags.append((event["event_name"], "several_people"))
-            its_key = keys.key(event)
+            its_key, event = _set_apart(merge.of_copies(its, hold.consent), mark, "several_people")
+            self.apart[its_key] = None
+            self.result.flags.append((event.event_name, "several_people"))
             arrivals = [_arrival(copy) for copy in its]
             one = self.rows[its_key] = Row(ROW_VERSION, arrivals, len(its), row.last, None)
-            self._conclude(rule, its_key, one, hold, event, its, how, when)
+            self._conclude(its_key, one, hold.why or _unconfirmed(rule, its), event, its, how, when)
         row.kept = 0
         if how == "unconfirmed" and hold.stage != "parked":
             self._keep(rule, key, row, hold, "parked")
@@ -571,29 +674,28 @@ class _Run:
 
     def _conclude(
         self,
-        rule: EventRule,
         key: bytes,
         row: Row,
-        hold: Held,
-        event: Event,
-        copies: Sequence[Event],
+        why: str,
+        event: Copy,
+        copies: Sequence[Copy],
         how: str,
         when: int,
     ) -> None:
-        """One person's conversion goes out."""
+        """One person's conversion goes out, or is parked if there is a reason `why`."""
         partition = self.partition
-        if why := hold.why or ("" if _confirmed(rule, copies) else "unconfirmed"):
-            self.result.flags.append((event["event_name"], why))
-        routes = partition.route(event)
+        decision = partition.decide(event)
+        if decision.denials:
+            row.merged_denials = decision.denials
         if why:
-            routes = {n: Route("parked", why, r.basis) if r.state == "queued" else r for n, r in routes.items()}
-        self._out(Closed(key, event, how, routes, _copies(copies), row.received))
-        row.how, row.when, row.routes = how, when, _ended(routes)
-        if (said := event.get("consent")) and consent.may_deny(said):
-            row.merged_denials = _checksum(said)
-        if who := people.marks(copies, partition.secret):
+            self.result.flags.append((event.event_name, why))
+            decision = decision.instead("parked", why)
+        self._out(key, event, how, decision, copies, row)
+        row.how, row.when, row.routes = how, when, decision.ended
+        named = [_person(copy) for copy in copies if copy.user]
+        if named and (who := people.marks(named, partition.secret)):
             row.who = who
-        if prints := partition.prints(copies):
+        if partition.prints and (prints := partition.prints([shape.as_event(copy) for copy in copies])):
             row.prints = tuple(prints)
         self.changed[key] = row
 
@@ -603,7 +705,7 @@ class _Run:
         late, hold.late = hold.late, []
         for offset, appended, copy in late:
             self.record = _Place(offset, appended)  # where it stands itself
-            rule = self.partition.rule(copy["event_name"])
+            rule = self.partition.rule(copy.event_name)
             if self._is_stranger(rule, row, copy):
                 self._turn_away(row, copy)
                 continue
@@ -614,8 +716,8 @@ class _Run:
 
     def _update(self, rule: EventRule, key: bytes, row: Row, hold: Held) -> None:
         """A late copy said something new: to whom does it matter?"""
-        event = merge.merge_distinct(hold.copies, hold.consent)
-        before, routes = row.routes or {}, self.partition.route(event)
+        event = merge.of_copies(hold.copies, hold.consent)
+        before, routes = row.routes or {}, self.partition.decide(event).routes
         queued = {name: route for name, route in routes.items() if route.state == "queued"}
         fresh = {n: r for n, r in queued.items() if before.get(n, ["", ""])[1] == "consent_absent"}
         revised = {
@@ -623,14 +725,13 @@ class _Run:
             for n, r in queued.items()
             if rule.late == "update" and n not in before and n in self.partition.updating
         }
-        copies = _copies(hold.copies)
         if fresh:
-            self._out(Closed(key, event, "updated", fresh, copies, row.received))
+            self._out(key, event, "updated", Decision(fresh), hold.copies, row)
             row.routes = {n: said for n, said in before.items() if n not in fresh} or None
         if revised:
             row.revisions += 1
-            event = {**event, "revision": row.revisions}
-            self._out(Closed(key, event, "updated", revised, copies, row.received))
+            event.revision = row.revisions
+            self._out(key, event, "updated", Decision(revised), hold.copies, row)
 
     def _keep(self, rule: EventRule, key: bytes, row: Row, hold: Held, stage: str) -> None:
         """The hold stays beyond closing, for late copies."""
@@ -687,12 +788,12 @@ class _Run:
                 self._keep(rule, key, row, hold, kept)
             self._release(key, row, hold, told=True)  # if there are any, a crash came between the two changelog writes
         elif _confirmed(rule, hold.copies):
-            self._close(rule, key, row, hold, "hold_ended")
+            self._close(rule, key, row, hold, _people(rule, hold.copies), "hold_ended")
         elif not hold.stage:
             wait = int((rule.confirm_within - rule.merge_window) * 1000)
             self._enter_stage(rule, key, hold, "confirm", hold.deadline + max(wait, 0))
         else:
-            self._close(rule, key, row, hold, "unconfirmed")
+            self._close(rule, key, row, hold, _people(rule, hold.copies), "unconfirmed")
 
 
 def note_places(result: Result, offsets: Sequence[int]) -> None:
@@ -745,36 +846,60 @@ def forgotten(
 _AFTERWARDS = frozenset({"offline", "crm"})
 
 
-def _made_up(copy: Event) -> bool:
+def _person(copy: Copy) -> Event:
+    """As much of it as tells who it is of."""
+    return {"user": copy.user}  # type: ignore[typeddict-item]
+
+
+def _set_apart(copy: Copy, mark: str, label: str) -> tuple[bytes, Copy]:
+    """As `keys.set_apart`, with its key."""
+    event = keys.set_apart(shape.as_event(copy), mark, label)
+    return keys.key(event), shape.from_event(event)
+
+
+def _made_up(copy: Copy) -> bool:
     """An id made up for one call pairs with nothing, unless the order number is what pairs."""
-    return "apart" in copy or keys.conversion_id(copy) == copy["event_id"]
+    return bool(copy.apart) or shape.conversion_id(copy) == copy.event_id
 
 
-def _complete(rule: EventRule, copies: Sequence[Event]) -> bool:
+def _complete(rule: EventRule, copies: Sequence[Copy], kin: Kin) -> bool:
     """Nothing more is waited for: all expected sources are there, of each person, or no other copy can come."""
     if not rule.expect and rule.wait_for is None:
         return True
-    there = set[str]()
+    there: set[str] = set()
     for copy in copies:
-        source = copy["source"]
-        if source in _AFTERWARDS or (copy.get("pairs") is False and _made_up(copy)):
+        source = copy.source
+        if source in _AFTERWARDS or (copy.pairs is False and _made_up(copy)):
             return True
         there.add(source)
     if not there.issuperset(rule.expect) or not _confirmed(rule, copies):
         return False
-    kin = _people(rule, copies)
-    return len(kin) == 1 or all(_complete(rule, some) for _, some in kin)
+    return len(kin) == 1 or all(_complete(rule, some, _people(rule, some)) for _, some in kin)
 
 
-def _confirmed(rule: EventRule, copies: Sequence[Event]) -> bool:
+def _confirmed(rule: EventRule, copies: Sequence[Copy]) -> bool:
     if rule.wait_for is None:
         return True
-    there = {copy["source"] for copy in copies}
+    there = {copy.source for copy in copies}
     return rule.wait_for in there or not there.isdisjoint(_AFTERWARDS)
 
 
-def _people(rule: EventRule, copies: Sequence[Event]) -> list[tuple[str, list[Event]]]:
-    return people.groups(copies) if len(copies) > 1 and rule.different_people == "apart" else [("", list(copies))]
+def _unconfirmed(rule: EventRule, copies: Sequence[Copy]) -> str:
+    return "" if _confirmed(rule, copies) else "unconfirmed"
+
+
+def _people(rule: EventRule, copies: Sequence[Copy]) -> Kin:
+    return _kin(copies) if len(copies) > 1 and rule.different_people == "apart" else [("", copies)]
+
+
+def _kin(copies: Sequence[Copy]) -> Kin:
+    """As `people.groups`."""
+    users = [copy.user for copy in copies if copy.user]
+    if len(users) < 2 or users.count(users[0]) == len(users):  # most often
+        return [("", copies)]
+    events = [shape.as_event(copy) for copy in copies]
+    of = {id(event): copy for event, copy in zip(events, copies, strict=True)}
+    return [(mark, [of[id(event)] for event in some]) for mark, some in people.groups(events)]
 
 
 def _checksum(said: Any) -> str:
@@ -789,25 +914,30 @@ def _copies(copies: Sequence[Event]) -> list[Json]:
     ]
 
 
-def _ended(routes: Mapping[str, Route]) -> dict[str, list[str]] | None:
-    """What a row tells of routes: where it does not go, and why."""
-    return {name: [r.state, r.reason] for name, r in routes.items() if r.state != "queued"} or None
+def _told(copies: Sequence[Copy]) -> list[Told]:
+    """The same of what they are before they are dictionaries."""
+    told = [Told(copy.source, copy.received, copy.event_id, copy.origin or _NOWHERE) for copy in copies]
+    return told if len(told) == 1 else sorted(told, key=_RECEIVED)
+
+
+_NOWHERE = Origin()
+_RECEIVED = attrgetter("received")
 
 
 def _held_back(row: Row) -> bool:
     """Does any destination not get it for want of consent?"""
-    return any(reason == "consent_absent" for _, reason in (row.routes or {}).values())
+    return row.routes is not None and any(reason == "consent_absent" for _, reason in row.routes.values())
 
 
-def _place(copy: Event) -> str:
+def _place(copy: Copy) -> str:
     """Where it was read."""
-    origin = copy.get("origin", {})
-    if "topic" in origin:
-        return f"{origin['topic']}/{origin['partition']}/{origin['offset']}"
-    return origin.get("request", "")
+    origin = copy.origin
+    if not origin:
+        return ""
+    return f"{origin.topic}/{origin.partition}/{origin.offset}" if origin.topic else origin.request or ""
 
 
-def _arrival(copy: Event, offset: int = -1) -> Arrival:
-    event_id = copy["event_id"]
-    its = "" if event_id == keys.conversion_id(copy) else event_id
-    return Arrival(copy["source"], copy["received"], offset, its, _place(copy))
+def _arrival(copy: Copy, offset: int = -1) -> Arrival:
+    event_id = copy.event_id
+    its = "" if event_id == shape.conversion_id(copy) else event_id
+    return Arrival(copy.source, copy.received, offset, its, _place(copy))

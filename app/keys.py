@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from aiokafka.partitioner import murmur2
 
-from app.events import Event
+from app.events import Commerce, Event
 
 #: Control characters are refused in all three parts, so the separator is safe.
 SEPARATOR = "\x1f"
@@ -21,22 +21,32 @@ def conversion_id(event: Event) -> str:
     event_id, name = event["event_id"], event["event_name"]
     if apart := event.get("apart"):
         event_id = event_id.removesuffix(f".{apart}")
-    if name not in _ORDERS or not (order := event.get("commerce", {}).get("transaction_id")):
-        return event_id
-    if name == "purchase":
+    return (order(name, event.get("commerce", {})) or event_id) if name in ORDERS else event_id
+
+
+def order(event_name: str, commerce: Commerce) -> str:
+    """The id of a conversion that its order number names; of any other an empty text."""
+    if event_name not in ORDERS or not (order := commerce.get("transaction_id")):
+        return ""
+    if event_name == "purchase":
         return order
     # a colon inside the order number must not make "1" and "2:3" the same as "1:2" and "3"
     order = order.replace("%", "%25").replace(":", "%3A")
-    refund = event["commerce"].get("refund_id")
+    refund = commerce.get("refund_id")
     return f"{order}:{refund}" if refund else order
 
 
-_ORDERS = frozenset({"purchase", "refund"})  # names of events that the order number tells apart
+ORDERS = frozenset({"purchase", "refund"})  # names of events that the order number tells apart
 
 
 def key(event: Event) -> bytes:
     told = f"{conversion_id(event)}{SEPARATOR}{event['site']}{SEPARATOR}{event['event_name']}"
     return (f"{told}{SEPARATOR}{event['apart']}" if "apart" in event else told).encode()
+
+
+def joined(conversion: str, site: str, event_name: str) -> bytes:
+    """The key that has these parts."""
+    return f"{conversion}{SEPARATOR}{site}{SEPARATOR}{event_name}".encode()
 
 
 @lru_cache(maxsize=8192)  # asked several times for each key of a batch

@@ -6,12 +6,15 @@ the person, the browser knows its cookies and pages. Consent is the exception: a
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import orjson
+from msgspec import UNSET
 
-from app.events import CONTRADICTORY, SIGNALS, Event, Json, Source
+from app.events import CONTRADICTORY, SIGNALS, Event, Json, Source, Tag
+from app.shape import Copy, as_event, from_event
 
 #: Copies kept per conversion; more (by a fixed order that keeps some of every source) are counted and not merged. Their
 #: consent is: a denial counts in whichever copy it is.
@@ -127,6 +130,77 @@ def merge_distinct(known: Sequence[Event], cut: Json | None = None) -> Event:
     return _of_one(known[0]) if len(known) == 1 else _of_several(known, cut)
 
 
+# The same of copies as dedup has them
+
+
+def distinct_copies(copies: Sequence[Copy]) -> list[Copy]:
+    """`distinct` of copies as dedup has them."""
+    if len(copies) == 2 and copies[0].source != copies[1].source:  # most often; then nothing has to be compared
+        one, other = copies
+        return [one, other] if _KNOWS_ORDER[one.source] < _KNOWS_ORDER[other.source] else [other, one]
+    events = [as_event(copy) for copy in copies]
+    copy_of = {id(event): copy for event, copy in zip(events, copies, strict=True)}
+    return [copy_of[id(event)] for event in distinct(events)]
+
+
+def of_copies(known: Sequence[Copy], cut: Json | None = None) -> Copy:
+    """`merge_distinct` of copies as dedup has them."""
+    if len(known) == 1:
+        return of_one(known[0])
+    if len(known) == 2 and known[0].source != known[1].source:
+        return of_two(*known)
+    return from_event(merge_distinct([as_event(copy) for copy in known], cut))
+
+
+def of_one(copy: Copy) -> Copy:
+    """`merge` of one copy."""
+    merged = msgspec.structs.replace(copy, origin=UNSET, revision=UNSET, unusable=UNSET)
+    if merged.consent and not only_grants(merged.consent):
+        merged.consent = merge_consent([merged.consent]) or UNSET  # type: ignore[assignment]
+    merged.labels = sorted(set(merged.labels)) if merged.labels else UNSET
+    if {} in (merged.user, merged.context, merged.ids, merged.commerce, merged.consent, merged.tags, merged.custom):
+        return from_event(_of_one(as_event(merged)))
+    return merged
+
+
+def of_two(one: Copy, other: Copy) -> Copy:
+    """`merge` of two copies from different sources. What only one of them has, or both in the same words, is taken as it is."""
+    order, less = (one, other) if _KNOWS_ORDER[one.source] < _KNOWS_ORDER[other.source] else (other, one)
+    browser, back = (one, other) if _KNOWS_BROWSER[one.source] < _KNOWS_BROWSER[other.source] else (other, one)
+    merged = Copy(
+        v=order.v,
+        event_id=browser.event_id,
+        event_name=order.event_name,
+        site=order.site,
+        source=order.source,
+        time=order.time,
+        received=min(one.received, other.received),
+        pairs=False if order.pairs is less.pairs is False else UNSET,
+        apart=order.apart,
+        user=_part(order.user, less.user, "user"),
+        context=_part(browser.context, back.context, "context"),
+        ids=_part(browser.ids, back.ids, "ids"),
+        commerce=_part(order.commerce, less.commerce, "commerce"),
+        consent=order.consent or UNSET,
+        tags=_part(browser.tags, back.tags, "tags"),
+        custom=_part(order.custom, less.custom, "custom"),
+    )
+    if order.consent != less.consent or not only_grants(order.consent or {}):
+        merged.consent = merge_consent([order.consent or {}, less.consent or {}]) or UNSET  # type: ignore[assignment]
+    if order.tags and less.tags:
+        merged.tags = _tags(merged.tags or {}, [order.tags, less.tags])
+    if order.labels or less.labels:
+        merged.labels = sorted({*(order.labels or ()), *(less.labels or ())})
+    return merged
+
+
+def _part(first: Any, second: Any, name: str) -> Any:
+    """Of two copies, of which the first is asked first."""
+    if not second or first == second:
+        return first or UNSET
+    return _both(first, second, _PARTS[name][1]) if first else second
+
+
 def _of_one(copy: Event) -> Event:
     """What `_of_several` says of one copy, without comparing it with itself."""
     merged: Any = {**copy}
@@ -165,7 +239,7 @@ def _of_several(known: Sequence[Event], cut: Json | None) -> Event:
         if content:
             merged[part] = content
     if "tags" in merged:
-        merged["tags"] = _tags(merged["tags"], known)
+        merged["tags"] = _tags(merged["tags"], [copy.get("tags", {}) for copy in known])
     told: list[Any] = [c["consent"] for c in known if "consent" in c]
     if cut and len(known) == MAX_COPIES:
         told.append(cut)
@@ -176,9 +250,9 @@ def _of_several(known: Sequence[Event], cut: Json | None) -> Event:
     return merged  # type: ignore[return-value]
 
 
-def _tags(tags: Json, known: Sequence[Event]) -> Json:
+def _tags(tags: Mapping[str, Tag], told: Iterable[Mapping[str, Tag]]) -> dict[str, Tag]:
     """Relayed is relayed, whatever else is said of that tag: the platform has its report."""
-    relayed = {name for copy in known for name, tag in copy.get("tags", {}).items() if tag.get("relayed")}
+    relayed = {name for one in told for name, tag in one.items() if tag.get("relayed")}
     return {name: {**tag, "relayed": True} if name in relayed else tag for name, tag in tags.items()}
 
 

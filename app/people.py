@@ -98,14 +98,13 @@ def marks(copies: Sequence[Event], key: bytes = b"") -> str:
 
     With a key they are keyed hashes, which nobody can compare without it, and the first five characters name the key.
     """
-    found: dict[str, str] = {}
-    for copy in copies:
-        if "user" in copy:
-            found |= {kind: value for kind in _STRONG if (value := _certain(copy, kind))}
-    if not found:
-        return ""
-    told = "".join(_STRONG[kind] + _four(kind, found[kind], key) for kind in _STRONG if kind in found)
-    return _named(key) + told if key else told
+    told = ""
+    for kind, letter in _STRONG.items():
+        for copy in reversed(copies):
+            if "user" in copy and (value := _certain(copy, kind)):
+                told += letter + _four(kind, value, key)
+                break
+    return _named(key) + told if key and told else told
 
 
 def stranger(known: str, copy: Event, keys: Sequence[bytes] = ()) -> bool:

@@ -1,12 +1,15 @@
 """May this destination have this event? A pure function, asked when an event closes and again before it is sent."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from app import consent, keys
 from app.destination import Destination
-from app.events import Event
+from app.events import Event, Json
 from app.settings import Settings
+from app.shape import GRANTED, Copy
 from app.traffic import LABELS
 from sinks import SINKS
 from sinks._base import Sink, is_test
@@ -21,6 +24,11 @@ class Route:
     state: str
     reason: str = ""
     basis: str = ""
+
+    @cached_property
+    def told(self) -> Json:
+        """What is told of it in capistream.conversions."""
+        return {name: said for name in ("state", "reason", "basis") if (said := getattr(self, name))}
 
 
 def route(event: Event, destination: Destination, sink: Sink | type[Sink]) -> Route:
@@ -76,3 +84,23 @@ def denies(copy: Event, settings: Settings, but: Container[str] = ()) -> bool:
 def routes(event: Event, settings: Settings) -> Mapping[str, Route]:
     """For every configured destination."""
     return {name: route(event, one, SINKS[one.sink]) for name, one in settings.destinations.items()}
+
+
+def alike(settings: Settings) -> Callable[[Copy], Hashable | None]:
+    """Names a kind of events that all have the same routes; None: no other is known to have those of this one.
+
+    There are few: of names, sites and what is said of the four signals, where nothing else decides.
+    """
+    if any(
+        one.live_from or one.live_until or one.share < 1 or one.consent.regions
+        for one in settings.destinations.values()
+    ):
+        return lambda _event: None
+
+    def kind(event: Copy) -> Hashable | None:
+        said: Any = event.consent or {}
+        if event.labels or not (said == GRANTED or said.keys() <= GRANTED.keys()):
+            return None
+        return event.event_name, event.site, "granted" if said == GRANTED else tuple(said.items())
+
+    return kind

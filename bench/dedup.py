@@ -73,7 +73,7 @@ def event(number: int, copy: int, size: int) -> Json:
         "time": now,
         "received": now,
         "origin": {"topic": "shop.events", "partition": copy, "offset": number},
-        "ids": {"ga_client_id": f"{number}.1795420000"} if copy == 0 else {},
+        **({"ids": {"ga_client_id": f"{number}.1795420000"}} if copy == 0 else {}),
         "commerce": {"value": number % 100 + 0.5, "currency": "EUR"},
         "consent": race.GRANTED,
     }

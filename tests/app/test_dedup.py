@@ -11,6 +11,7 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -23,6 +24,7 @@ from app.events import SIGNALS, Event, Json
 from app.normalize import MAX_BYTES
 from app.routing import Route
 from app.settings import EventRule
+from app.shape import from_event
 from tests.factories import make_event
 
 DAY = 86_400
@@ -1748,3 +1750,38 @@ def test_a_copy_that_was_on_a_disk_for_days_is_still_the_first_within_its_horizo
 
     assert [one.how for one in worker.outputs] == ["hold_ended"]
     assert worker.flags == []
+
+
+# what of this is remembered
+
+
+@fast
+@given(st.one_of(LOGS, LONG_LOGS))
+def test_the_record_of_a_conversion_is_the_same_made_of_structs_or_of_dictionaries(log):
+    told = lambda closing: (msgspec.json.encode(closing.record()), closing.closed())  # noqa: E731
+    worker = Worker(partition=Partition(rule, route, updating=frozenset({"ads"}), denies=denies, told=told))
+
+    for value, closed in worker.take(*log).closed:
+        assert orjson.loads(value) == closed.record()
+
+
+@fast
+@given(st.one_of(LOGS, LONG_LOGS), SEEDS)
+def test_deciding_once_for_events_that_are_alike_changes_nothing(log, seed):
+    alike = lambda event: (event.event_name, str(event.consent))  # noqa: E731
+    worker = Worker(partition=Partition(rule, route, updating=frozenset({"ads"}), denies=denies, alike=alike))
+    usual = play(log, Random(seed))
+
+    worker.take(*log)
+
+    assert worker.outputs == usual.outputs
+    assert worker.seen == usual.seen
+
+
+def test_decisions_are_forgotten_when_there_are_too_many():
+    partition = Partition(rule, route, alike=lambda event: event.event_name)
+
+    for n in range(dedup.MOST_KINDS + 1):
+        partition.decide(from_event(make_copy("crm", 0, event_name=f"name{n}")))
+
+    assert len(partition.decisions) == 1

@@ -4,6 +4,7 @@ import itertools
 from random import Random
 from typing import Any, get_args
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from pydantic import TypeAdapter
 
 from app import keys, merge
 from app.events import Event, Json, Signal, Source
+from app.shape import as_event, from_event
 from tests.factories import events, make_event
 
 SOURCES = get_args(Source)
@@ -198,6 +200,30 @@ def test_what_was_relayed_stays_known_whatever_other_copies_say_of_that_tag(rece
     assert merged["tags"]["G-ABC1234567"]["relayed"] is True
     assert merged["tags"]["meta"] == {"ran": True}
     assert first["tags"] == {"G-ABC1234567": {"relayed": True}}
+
+
+@fast
+@given(st.one_of(COPIES, MANY))
+def test_copies_as_dedup_has_them_come_to_the_same_set_and_the_same_event(copies):
+    known = merge.distinct_copies([from_event(copy) for copy in copies])
+    cut = merge.decided(copies)
+
+    assert [as_event(copy) for copy in known] == merge.distinct(copies)
+    assert as_event(merge.of_copies(known, cut)) == merge.merge_distinct(merge.distinct(copies), cut)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(events(), min_size=1, max_size=2, unique_by=lambda copy: copy["source"]))
+def test_one_or_two_copies_as_dedup_has_them_merge_to_the_same_whatever_they_say(copies):
+    assert as_event(merge.of_copies([from_event(copy) for copy in copies])) == merge.merge_distinct(copies)
+
+
+@fast
+@given(st.lists(COPY, min_size=2, max_size=2, unique_by=lambda copy: copy["source"]))
+def test_two_copies_merge_to_the_same_bytes_in_either_order(copies):
+    one, other = map(from_event, copies)
+
+    assert msgspec.json.encode(merge.of_two(one, other)) == msgspec.json.encode(merge.of_two(other, one))
 
 
 def test_no_copies_are_an_error():

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.destination import ConsentPolicy, Destination
-from app.routing import Route, denies, route, routes
+from app.routing import Route, alike, denies, route, routes
 from app.settings import Settings, parse
+from app.shape import from_event
 from sinks import SINKS
 from sinks.meta import Meta
 from tests.factories import events, make_event
@@ -245,3 +246,58 @@ silence_denies = {silence_denies}
     event: Any = {**make_event(), "consent": {"region": "US"}}
 
     assert route(event, destination, Meta).state == state
+
+
+# events that are alike
+
+
+def kind_of(event: Any, settings: Settings) -> Any:
+    return alike(settings)(from_event(event))
+
+
+SIGNALS = ("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization")
+CONSENTS = st.one_of(
+    st.just(dict.fromkeys(SIGNALS, "granted")),
+    st.dictionaries(st.sampled_from(SIGNALS), st.sampled_from(("granted", "denied"))),
+    st.sampled_from(
+        ({"gpc": True}, {"us_privacy": "1YYN"}, {"tcf": "x"}, {"region": "DE"}, {"categories": {"ads": False}})
+    ),
+)
+ASKED = st.fixed_dictionaries(
+    {
+        "event_name": st.sampled_from(("purchase", "page_view")),
+        "consent": CONSENTS,
+        "time": st.sampled_from((1, 2**41)),
+    },
+    optional={"labels": st.lists(st.sampled_from(("test", "bot", "backfill")))},
+)
+
+
+@given(ASKED, ASKED)
+def test_events_that_are_alike_have_the_same_routes(one, other):
+    settings = parse(CONFIG)
+    first, second = make_event(**one), make_event(**other)
+
+    kinds = kind_of(first, settings), kind_of(second, settings)
+
+    if kinds[0] is not None and kinds[0] == kinds[1]:
+        assert routes(first, settings) == routes(second, settings)
+        assert first["consent"] == second["consent"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "live_from = 2026-11-23T12:00:00Z",
+        "live_until = 2026-11-23T12:00:00Z",
+        "share = 0.5",
+        'consent.regions.DE.absent = "assume"',
+    ],
+)
+def test_where_more_decides_none_is_like_another(more):
+    assert kind_of(make_event(), parse(CONFIG.replace('sink = "meta"', f'sink = "meta"\n{more}'))) is None
+
+
+@pytest.mark.parametrize("said", [{"labels": ["test"]}, {"consent": {"gpc": False}}, {"consent": {"tcf": "x"}}])
+def test_an_event_with_more_to_be_judged_is_like_no_other(said):
+    assert kind_of(make_event(**said), parse(CONFIG)) is None

@@ -2,10 +2,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import orjson
 import pytest
+from hypothesis import assume, given
 
 from app import keys
-from app.shape import is_event, routed
+from app.events import Event
+from app.shape import Copy, as_event, copy, from_event, is_event, read, routed
+from tests.factories import events
 from tests.faults import strangers
 
 EXAMPLE = json.loads((Path(__file__).parents[2] / "docs" / "event.example.json").read_text())
@@ -37,6 +42,55 @@ def test_one_field_of_a_wrong_type_is_enough(what, event):
 
 def test_a_field_of_a_later_version_is_carried_along():
     assert is_event({**EXAMPLE, "surplus": 1, "context": {"surplus": 1}})
+
+
+# records of capistream.events
+
+
+def test_a_copy_has_the_fields_of_an_event():
+    assert {*Copy.__struct_fields__} == {*Event.__annotations__}
+
+
+@given(events())
+def test_a_copy_is_read_as_the_event_that_it_is(event):
+    event.pop("apart", None)
+    assume(keys.key(event).count(b"\x1f") == 2 and keys.key(event) > b"\x1f")
+    assume(event["received"] >= 0 and event["time"] >= 0)
+    value = orjson.dumps(event)
+    found = read(keys.key(event), value)
+
+    assert found is not None
+    assert as_event(found) == copy(keys.key(event), value) == event
+    assert orjson.loads(msgspec.json.encode(found)) == event
+    assert from_event(event) == found
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"received": -1},
+        {"time": -1},
+        {"apart": "0a1b2c3d"},
+        {"site": "other"},
+        {"commerce": {"transaction_id": "another"}},
+    ],
+)
+def test_an_event_that_is_no_copy_of_this_conversion_is_none(wrong):
+    assert read(keys.key(EXAMPLE), orjson.dumps(EXAMPLE)) is not None
+    assert read(keys.key(EXAMPLE), orjson.dumps(EXAMPLE | wrong)) is None
+
+
+@pytest.mark.parametrize("wrong", [{"site": "a\x1fb"}, {"event_id": "\x1d", "event_name": "x"}])
+def test_a_key_that_names_no_conversion_is_none_even_if_the_event_has_it(wrong):
+    event = {name: said for name, said in EXAMPLE.items() if name != "commerce"} | wrong
+
+    assert read(keys.key(event), orjson.dumps(event)) is None
+
+
+@pytest.mark.parametrize(("what", "event"), list(strangers.nearly()))
+def test_one_field_of_a_wrong_type_is_enough_for_a_copy(what, event):
+    if not what.startswith(BY_VALUE):
+        assert read(keys.key(EXAMPLE), json.dumps(event).encode()) is None
 
 
 # records of a destination's topic
