@@ -7,6 +7,7 @@ often quotes the value at fault; a person's IP address is cut.
 import ipaddress
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from app.errors import CapistreamError
-from app.proxies import is_ipv4
+from app.proxies import is_ipv4, of_the_internet
 
 #: Faust and aiokafka log what is normal for them as warnings; during an outage one logger wrote 1,300 lines a second.
 _AT_MOST_EVERY = 10.0  # seconds, for the same message of a library
@@ -64,6 +65,9 @@ def cut(address: str) -> str:
     """An IP address without what tells of one person: IPv4 to /24, IPv6 to /48. Any other text as it is."""
     if is_ipv4(address):
         return f"{address.rpartition('.')[0]}.0/24"
+    if of_the_internet(address):  # of IPv6; in a tenth of the time that parsing takes
+        packed = socket.inet_pton(socket.AF_INET6, address)
+        return f"{socket.inet_ntop(socket.AF_INET6, packed[:6] + bytes(10))}/48"
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

@@ -23,7 +23,7 @@ import orjson
 from app.consent import Flag
 from app.destination import Destination
 from app.events import Event, Json, Source
-from app.proxies import is_ipv4
+from app.proxies import is_ipv4, of_the_internet
 from sinks._kinds import Kinds
 
 Purpose = Literal["advertising", "analytics", "other"]
@@ -404,6 +404,8 @@ def _person_ip(text: str) -> str:
     text = text.strip()
     if is_ipv4(text):
         return text
+    if usual := of_the_internet(text):
+        return usual
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:

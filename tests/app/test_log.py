@@ -2,12 +2,15 @@
 
 import asyncio
 import io
+import ipaddress
 import json
 import logging
 from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
+from hypothesis import given
+from hypothesis import strategies as st
 from mode.utils.logging import setup_logging
 
 from app import log
@@ -127,6 +130,13 @@ async def test_a_task_whose_exception_nobody_asked_for_tells_no_text():
 )
 def test_an_address_is_cut_to_its_network(address, expected):
     assert log.cut(address) == expected
+
+
+@given(st.ip_addresses(v=6))
+def test_an_address_of_the_internet_is_cut_as_parsing_cuts_it(address):
+    if address.ipv4_mapped is None:
+        expected = str(ipaddress.ip_network((int(address), 48), strict=False))
+        assert log.cut(str(address)) == log.cut(address.exploded) == expected
 
 
 def test_who_sent_a_request_that_failed_is_told_by_its_network():
