@@ -185,7 +185,9 @@ class Collector:
         if key is None or not key.secret or content.total_bytes > self.settings.collector.max_body:
             return None
         try:
-            body = plain.read(await request.read())
+            # all of it is here; `read` copies it twice, and has it then for whoever asks next
+            request._read_bytes = content.read_nowait()
+            body = plain.read(request._read_bytes)
             if body is None:
                 return None
             rows, said = self._rows(self.take(body, key.site, "capistream", None))
@@ -330,9 +332,9 @@ class Collector:
         return self._known(given)
 
     def _known(self, given: str) -> _Key | None:
-        found = None
+        found, asked = None, given.encode(errors="replace")
         for key in self._keys:  # all of them, in constant time each: the time must not tell which was close
-            if hmac.compare_digest(key.read(), given.encode(errors="replace")):
+            if hmac.compare_digest(key.read(), asked):
                 found = key
         return found
 
