@@ -222,7 +222,7 @@ def _home(country: str) -> _Home | None:
     kinds = (known.fixed_line, known.mobile, known.toll_free, known.shared_cost, known.voip)
     return _Home(
         str(known.country_code),
-        re.compile(known.international_prefix),
+        re.compile(known.international_prefix or ""),
         re.compile(known.national_prefix_for_parsing or ""),
         [
             ({*one.possible_length} or {*known.general_desc.possible_length}, re.compile(one.national_number_pattern))

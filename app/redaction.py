@@ -418,8 +418,9 @@ def plain_page(url: str) -> str | None:
     if _ODD_PAGE.search(url):
         return None
     begin = _ORIGIN.match(url)
-    rest = url[begin.end() :] if begin else url
-    if (begin and not _plain_origin(begin[0])) or ("=" in rest and any(map(_called, _NAME.findall(f"?{rest}")))):
+    origin, rest = (begin[0], url[begin.end() :]) if begin else ("", url)
+    # a long one is not worth a place in the cache
+    if len(origin) > 100 or not _plain_origin(origin) or ("=" in rest and any(map(_called, _NAME.findall(f"?{rest}")))):
         return None
     # an empty query or fragment is not kept
     return None if rest.endswith(("?", "#")) or "?#" in rest else rest

@@ -6,7 +6,7 @@ Each partition has a lane of its own, so that one without a leader holds up no o
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -21,9 +21,7 @@ class Parcel:
     """What one request has for one place. `done` tells why Kafka did not take it; nothing: it has all of it."""
 
     rows: Sequence[Row]
-    done: "asyncio.Future[BaseException | None]" = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+    done: "asyncio.Future[BaseException | None]"
 
     def end(self, why: BaseException | None) -> None:
         """What is not on its way yet is not sent any more."""
@@ -34,12 +32,12 @@ class Parcel:
 
 class Lanes:
     def __init__(self, producer: AIOKafkaProducer) -> None:
-        self._producer = producer
+        self._producer, self._loop = producer, asyncio.get_running_loop()
         self._waiting: dict[Place, deque[Parcel]] = defaultdict(deque)
         self._under_way: dict[Place, asyncio.Task[None]] = {}
 
     def put(self, place: Place, rows: Sequence[Row]) -> Parcel:
-        parcel = Parcel(rows)
+        parcel = Parcel(rows, self._loop.create_future())
         self._waiting[place].append(parcel)
         if place not in self._under_way:
             self._under_way[place] = asyncio.create_task(self._run(place))

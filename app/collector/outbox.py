@@ -150,13 +150,16 @@ class Outbox:
         parcels = {place: self._lanes.put(place, some) for place, some in rows.items() if some}
         # cheaper than `asyncio.timeout`, of which every request would need one
         timer = asyncio.get_running_loop().call_later(patience, _give_up, parcels.values())
+        refused: Rows = {}
         try:
-            refused = {place: why for place, parcel in parcels.items() if (why := await parcel.done) is not None}
+            for place, parcel in parcels.items():
+                if (why := await parcel.done) is not None:
+                    if not (refused or self._away):
+                        log.warning("collector.kafka_unavailable", error=repr(why))
+                    refused[place] = rows[place]
         finally:
             timer.cancel()
-        if refused and not self._away:
-            log.warning("collector.kafka_unavailable", error=repr(next(iter(refused.values()))))
-        return {place: rows[place] for place in refused}
+        return refused
 
     # -- from the spool to Kafka
 

@@ -19,7 +19,7 @@ import asyncio
 import base64
 import hmac
 import ipaddress
-import itertools
+import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -82,8 +82,8 @@ class Collector:
         ]
         self._buckets = limits.Buckets(settings.collector.rate, settings.collector.burst)
         self._outbox = Outbox(settings)
-        # ids of requests: nobody else's, and nobody need be kept from guessing them
-        self._process, self._numbers = secrets.token_hex(8), itertools.count(1)
+        # for ids of requests: they must be nobody else's and tell nothing, but no secret hangs on them
+        self._random = random.Random(secrets.randbits(256))  # noqa: S311 (as said)
 
     def application(self) -> web.Application:
         app = web.Application(
@@ -185,7 +185,9 @@ class Collector:
         if key is None or not key.secret or content.total_bytes > self.settings.collector.max_body:
             return None
         try:
-            body = plain.read(await request.read())
+            # all of it is here; `read` copies it twice, and has it then for whoever asks next
+            request._read_bytes = content.read_nowait()
+            body = plain.read(request._read_bytes)
             if body is None:
                 return None
             rows, said = self._rows(self.take(body, key.site, "capistream", None))
@@ -259,7 +261,7 @@ class Collector:
         self._buckets.charge(self._client(request), events)
 
     def take(self, body: Any, site: str, format_name: str, browser: web.Request | None) -> Taken:
-        received, request = int(time.time() * 1000), f"{self._process}{next(self._numbers):016x}"
+        received, request = int(time.time() * 1000), f"{self._random.getrandbits(128):032x}"
         visitor = None
         if browser is None:
             inlet = self._inlet(site, format_name)
@@ -330,9 +332,9 @@ class Collector:
         return self._known(given)
 
     def _known(self, given: str) -> _Key | None:
-        found = None
+        found, asked = None, given.encode(errors="replace")
         for key in self._keys:  # all of them, in constant time each: the time must not tell which was close
-            if hmac.compare_digest(key.read(), given.encode(errors="replace")):
+            if hmac.compare_digest(key.read(), asked):
                 found = key
         return found
 

@@ -401,3 +401,10 @@ def test_long_texts_take_no_place_in_a_cache():
     masked("x@y " * 200)
 
     assert redaction._masked.cache_info().currsize == size
+
+
+def test_a_long_origin_takes_no_place_in_a_cache():
+    size = redaction._plain_origin.cache_info().currsize
+
+    assert redaction.plain_page(f"https://{'a' * 1000}.example/") is None
+    assert redaction._plain_origin.cache_info().currsize == size

@@ -1,5 +1,6 @@
 """Requests that are answered without a way through routes: with the answers that all others have."""
 
+import gzip
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -159,3 +160,12 @@ async def test_what_servers_send_as_a_rule_does_not(twins):
 
     assert (status, told) == (200, {"success": True, "accepted": 100})
     assert twins.answered == [True]
+
+
+@pytest.mark.parametrize("count", [1, 100, 1000])
+async def test_a_compressed_body_counts_as_large_as_it_becomes(twins, count):
+    body = gzip.compress(orjson.dumps({"batch": [EVENT] * count}))
+
+    status, _, _ = await twins.same("POST", "/v1/events", BEARER | {"Content-Encoding": "gzip"}, body)
+
+    assert status == (200 if count < 1000 else 413)
