@@ -85,9 +85,6 @@ class Payload:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Payload) and self._told() == other._told()
 
-    def __hash__(self) -> int:
-        return hash(self.event_id)
-
     def __repr__(self) -> str:
         return f"Payload{self._told()}"
 
