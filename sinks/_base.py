@@ -85,6 +85,8 @@ class Payload:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Payload) and self._told() == other._told()
 
+    __hash__ = None  # type: ignore[assignment]  # as of what holds a dictionary
+
     def __repr__(self) -> str:
         return f"Payload{self._told()}"
 
