@@ -395,16 +395,15 @@ _LONGEST_ADDRESS = (
 
 def person_ip(text: str) -> str:
     """An IP address as everybody writes it; an empty text for what is none."""
+    if not text or (":" not in text and is_ipv4(text)):  # most often: quicker seen than remembered
+        return text
     return _person_ip(text) if len(text) <= _LONGEST_ADDRESS else _person_ip.__wrapped__(text)
 
 
 @lru_cache(maxsize=1 << 14)  # one person has several events, and each goes to several destinations
 def _person_ip(text: str) -> str:
-    text = text.strip()
-    if is_ipv4(text):
-        return text
     try:
-        return str(ipaddress.ip_address(text))
+        return str(ipaddress.ip_address(text.strip()))
     except ValueError:
         return ""
 
