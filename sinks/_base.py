@@ -85,8 +85,7 @@ class Payload:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Payload) and self._told() == other._told()
 
-    def __hash__(self) -> int:
-        return hash(self.event_id)
+    __hash__ = None  # type: ignore[assignment]  # as of what holds a dictionary
 
     def __repr__(self) -> str:
         return f"Payload{self._told()}"
@@ -396,18 +395,17 @@ _LONGEST_ADDRESS = (
 
 def person_ip(text: str) -> str:
     """An IP address as everybody writes it; an empty text for what is none."""
+    if not text or (":" not in text and is_ipv4(text)):  # most often: quicker seen than remembered
+        return text
     return _person_ip(text) if len(text) <= _LONGEST_ADDRESS else _person_ip.__wrapped__(text)
 
 
 @lru_cache(maxsize=1 << 14)  # one person has several events, and each goes to several destinations
 def _person_ip(text: str) -> str:
-    text = text.strip()
-    if is_ipv4(text):
-        return text
     if usual := of_the_internet(text):
         return usual
     try:
-        return str(ipaddress.ip_address(text))
+        return str(ipaddress.ip_address(text.strip()))
     except ValueError:
         return ""
 

@@ -32,7 +32,7 @@ Writes = Callable[[str, str, str, str], Mapping[str, str]]
 _LONGEST = 200  # characters of a place; longer ones are no places, and not worth one in the cache
 
 
-def hashes_of_places(write: Writes, names: Mapping[str, str]) -> Callable[[User], dict[str, list[str]]]:
+def hashes_of_places(write: Writes, names: Mapping[str, str]) -> Callable[[User], Mapping[str, list[str]]]:
     """Where somebody lives as lists of one hash, by the platform's names: many people live in one town, so most are known already.
 
     What arrived as a hash stays one, unless it is told in clear, too; `names` are the platform's for city, region and postal code.
@@ -43,7 +43,7 @@ def hashes_of_places(write: Writes, names: Mapping[str, str]) -> Callable[[User]
 
     known = lru_cache(maxsize=1 << 14)(make)
 
-    def of(user: User) -> dict[str, list[str]]:
+    def of(user: User) -> Mapping[str, list[str]]:
         city, region = user.get("city", ""), user.get("region", "")
         postal_code, country = user.get("postal_code", ""), user.get("country", "")
         short = len(city) + len(region) + len(postal_code) < _LONGEST

@@ -65,6 +65,7 @@ from sinks._kinds import NUMBER, OBJECT, OBJECTS, SCALAR, TEXT, each, kinds
 NAMES = {name: name for name in CANONICAL_NAMES}
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
+_UNRESERVED = re.compile("[A-Za-z0-9_.~-]+")  # stands in an address as it is
 _OF_COOKIE = re.compile(r"^GA1\.[0-9]\.")  # before the client id in the cookie _ga
 _RESERVED_PREFIXES = ("firebase_", "ga_", "google_")
 _RESERVED_EVENTS = {
@@ -345,7 +346,7 @@ class Ga4(Sink):
 
     def _collect(self, batch: Sequence[Payload], secrets: Secrets, path: str, more: Mapping[str, str]) -> Request:
         secret = secrets["api_secret"]
-        secret = secret if secret.isalnum() else quote_plus(secret)
+        secret = secret if _UNRESERVED.fullmatch(secret) else quote_plus(secret)
         query = f"measurement_id={self.settings.measurement_id}&api_secret={secret}"
         common, rest = batch[0].group[0], orjson.dumps({**more, "events": listed(batch)})
         return Request(
