@@ -6,7 +6,7 @@ skipped, held back, erased, shadowed), which is written to the table `outcomes.<
 what has a final outcome is never sent again. What is sent next, when, and what an answer means is decided in app/delivery.py, what
 is too wrong to be sent in app/guard.py, of whom nothing may be sent any more in app/erasure.py.
 
-    batch     records of the topic become jobs; the offset of a batch waits for all of its jobs, the next batch does not
+    batch     records of the topic become jobs, a few each turn; the offset of a batch waits for its jobs, the next batch does not
     run       takes requests out of the queue for as long as the worker runs
     _request  one request: send, understand, record
     _record   writes down what came of it, together with what came of other requests meanwhile

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from agents.deliver import AT_ONCE
 from app import topics
 from tests.system.conftest import System, eventually
 
@@ -85,6 +86,28 @@ async def test_an_event_that_a_platform_cannot_match_is_skipped_with_the_reason(
     found = await outcome(shared_system, "skip-1")
     assert (found["state"], found["reason"]) == ("skipped", "too little to match a person by")
     assert await letters(shared_system, "skip-1") == []
+
+
+async def test_each_of_many_events_at_once_is_delivered_or_has_its_reason(shared_system):
+    """In each partition more of them than are made ready in one turn of the loop."""
+    ids = {f"many-{n}" for n in range(10 * AT_ONCE)}
+    skipped = {f"many-{n}" for n in range(0, 10 * AT_ONCE, 7)}
+    status, _ = await shared_system.post(
+        [subscribed(one, **({"user": {"city": "Berlin"}} if one in skipped else {})) for one in sorted(ids)],
+        key="secret_key",
+    )
+    assert status == 200
+
+    async def delivered() -> set[str]:
+        events = await shared_system.accepted("meta", limit="1000")
+        return {one["event_id"] for one in events} & ids
+
+    async def all_delivered() -> bool:
+        return await delivered() >= ids - skipped
+
+    await eventually(all_delivered, "all events that can be matched")
+    assert {(await outcome(shared_system, one))["state"] for one in sorted(skipped)[::10]} == {"skipped"}
+    assert await delivered() == ids - skipped
 
 
 @pytest.mark.fault
