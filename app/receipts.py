@@ -6,7 +6,7 @@ least once: the same (destination, key, outcome) may come twice after a crash.
 
 from typing import Any
 
-import orjson
+import msgspec
 
 from app import keys
 from app.events import Event
@@ -44,23 +44,48 @@ def row(
 ) -> tuple[bytes, bytes, int]:
     """(key, value, timestamp) as the producer wants it. `config` is the hash of the configuration that decided."""
     commerce = event.get("commerce", {})
-    value: dict[str, Any] = {
-        "v": 1,
-        "time": now,
-        "destination": destination,
-        "outcome": outcome,
-        "reason": reason,
-        "site": event["site"],
-        "event_name": event["event_name"],
-        "event_id": event["event_id"],
-        "name": name,
-        "event_time": event["time"],
-        "transaction_id": commerce.get("transaction_id"),
-        "value": commerce.get("value"),
-        "currency": commerce.get("currency"),
-        "consent_basis": basis,
-        "detail": detail,
-        "attempts": attempts,
-        "config": config,
-    }
-    return keys.key(event), orjson.dumps({name: told for name, told in value.items() if told or told == 0}), now
+    receipt = _Receipt(
+        v=1,
+        time=now,
+        destination=destination,
+        outcome=outcome,
+        reason=reason,
+        site=event["site"],
+        event_name=event["event_name"],
+        event_id=event["event_id"],
+        name=name,
+        event_time=event["time"],
+        transaction_id=commerce.get("transaction_id", ""),
+        value=commerce.get("value"),
+        currency=commerce.get("currency", ""),
+        consent_basis=basis,
+        detail=detail,
+        attempts=attempts,
+        config=config,
+    )
+    return keys.key(event), _json(receipt), now
+
+
+class _Receipt(msgspec.Struct, omit_defaults=True, kw_only=True, gc=False):
+    """A row without what it has nothing to say of."""
+
+    v: int
+    time: int
+    destination: str = ""
+    outcome: str = ""
+    reason: str = ""
+    site: str = ""
+    event_name: str = ""
+    event_id: str = ""
+    name: str = ""
+    event_time: int
+    transaction_id: str = ""
+    value: float | None = None
+    currency: str = ""
+    consent_basis: str = ""
+    detail: str = ""
+    attempts: int
+    config: str = ""
+
+
+_json = msgspec.json.Encoder().encode
