@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -254,20 +255,25 @@ class Dedup:
         key, how, event_name = closing.key, closing.how, closing.event.event_name
         if not closing.decision.routes:
             return Output(key, how, event_name, _json(record(None)))
-        queued, ended, told = [], [], []
+        queued, ended = [], []
         said = msgspec.Raw(_json(event))  # once, however many destinations get it
         for name, route in closing.decision.routes.items():
             if route.state == "queued":
                 queued.append((name, _json(Queued(1, said, route.basis))))
             else:
                 ended.append((name, route.state))
-                told.append(self._receipt(event, name, route))
+        told = self._receipts(event, closing.decision.routes) if ended else ()
         return Output(key, how, event_name, _json(record(said)), queued, ended, told)
 
-    def _receipt(self, event: Event | Copy, name: str, route: routing.Route) -> intake.Row:
+    def _receipts(self, event: Event | Copy, routes: Mapping[str, routing.Route]) -> list[intake.Row]:
+        """Of the destinations that do not get it."""
         event = shape.as_event(event) if isinstance(event, Copy) else event
-        now, config = int(time.time() * 1000), self.pipeline.settings.hash
-        return receipts.row(event, name, route.state, now=now, config=config, reason=route.reason, basis=route.basis)
+        row = partial(receipts.row, event, now=int(time.time() * 1000), config=self.pipeline.settings.hash)
+        return [
+            row(name, route.state, reason=route.reason, basis=route.basis)
+            for name, route in routes.items()
+            if route.state != "queued"
+        ]
 
     def _count(self, p: int, result: dedup.Result, counts: Counts) -> None:
         metrics.HELD.labels(str(p)).set(self.partitions[p].waiting)

@@ -156,7 +156,7 @@ class Conversion(msgspec.Struct, gc=False):
 
 
 class Closing(msgspec.Struct, gc=False):
-    """A conversion that closes, with what it is made of."""
+    """A conversion that is ready to go, or parked, with what it is made of."""
 
     key: bytes
     event: Copy
@@ -171,13 +171,12 @@ class Closing(msgspec.Struct, gc=False):
         return Conversion(ROW_VERSION, event or self.event, self.how, copies, self.received, routes)
 
     def closed(self) -> "Closed":
-        """The same as dictionaries."""
         copies = _copies([shape.as_event(copy) for copy in self.copies])
         return Closed(self.key, shape.as_event(self.event), self.how, self.decision.routes, copies, self.received)
 
 
 class Closed(NamedTuple):
-    """A conversion that is ready to go, or parked."""
+    """The same for whoever does not write it at once, as dictionaries: ready to go, or parked."""
 
     key: bytes
     event: Event
@@ -202,7 +201,7 @@ class Closed(NamedTuple):
 class Result:
     """What came of one batch."""
 
-    closed: list[Any] = field(default_factory=list)  # what `Partition.told` makes of each Closed
+    closed: list[Any] = field(default_factory=list)  # what `Partition.told` makes of each Closing
     seen: Rows = field(default_factory=dict)
     held: Rows = field(default_factory=dict)
     duplicates: list[tuple[str, str]] = field(default_factory=list)  # (event name, repeat or late), each record once
@@ -361,7 +360,8 @@ class _Run:
         new = [key for key in keys_ if key not in self.rows]
         self.rows.update(zip(new, self.seen_get(new), strict=True))
         # A crash may have come between the two changelog writes: a hold can stand without a row, and beside a closed one.
-        if open_ := [key for key in new if key in self.partition.open]:
+        holds = self.partition.open
+        if open_ := [key for key in new if key in holds]:
             self.holds.update(zip(open_, self.held_get(open_), strict=True))
             self.stored.update(open_)
 

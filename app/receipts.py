@@ -29,7 +29,7 @@ _KEPT = ("v", "event_id", "event_name", "site", "source", "time", "received", "r
 _MONEY = ("transaction_id", "refund_id", "value", "currency")
 
 
-class _Row(msgspec.Struct, omit_defaults=True):
+class _Row(msgspec.Struct, omit_defaults=True, gc=False):
     """What is not known, or an empty text, is left out."""
 
     v: int

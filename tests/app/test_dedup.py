@@ -1785,3 +1785,31 @@ def test_decisions_are_forgotten_when_there_are_too_many():
         partition.decide(from_event(make_copy("crm", 0, event_name=f"name{n}")))
 
     assert len(partition.decisions) == 1
+
+
+# in one go
+
+
+def test_a_name_that_expects_nobody_is_kept_for_what_late_copies_change_if_its_rule_says_so():
+    updated = EventRule(late="update")
+    worker = Worker(partition=Partition(lambda _name: updated, route, updating=frozenset({"ads"})))
+
+    worker.take(make_copy("pixel", 1_000, event_name="page_view"))
+    worker.take(make_copy("server", 2_000, event_name="page_view"))
+
+    assert [(one.how, [*one.routes]) for one in worker.outputs] == [("no_hold", ["ads", "stats"]), ("updated", ["ads"])]
+
+
+def test_rows_of_who_was_set_apart_are_written_before_the_row_that_says_closed():
+    worker = Worker()
+    worker.take(make_copy("pixel", 1_000, event_name="sign_up", user=ADA))
+
+    closing = worker.take(make_copy("server", 1_000, event_name="sign_up", user=GRACE), 9_000)
+    late = worker.take(
+        make_copy("app", 9_500, event_name="sign_up", user={"email": {"plain": "c" * 64}}, custom={"n": 1})
+    )
+
+    for result in (closing, late):
+        first, last = result.seen
+        assert keys.apart(first)
+        assert not keys.apart(last)

@@ -218,6 +218,16 @@ def test_one_or_two_copies_as_dedup_has_them_merge_to_the_same_whatever_they_say
     assert as_event(merge.of_copies([from_event(copy) for copy in copies])) == merge.merge_distinct(copies)
 
 
+@pytest.mark.parametrize("relayed", ["pixel", "server"])
+def test_what_was_relayed_stays_known_of_two_copies_as_dedup_has_them(relayed):
+    pixel, server = (
+        from_event(make_copy(source, tags={"meta": {"ran": True} | ({"relayed": True} if source == relayed else {})}))
+        for source in ("pixel", "server")
+    )
+
+    assert merge.of_two(pixel, server).tags == {"meta": {"ran": True, "relayed": True}}
+
+
 @fast
 @given(st.lists(COPY, min_size=2, max_size=2, unique_by=lambda copy: copy["source"]))
 def test_two_copies_merge_to_the_same_bytes_in_either_order(copies):
