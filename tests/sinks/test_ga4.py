@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.events import CANONICAL_NAMES, Json
+from app.identity import redact
 from app.prepare import NO_NAME
 from app.sandbox._base import Ruling
 from app.sandbox._google import ingest
@@ -976,3 +977,35 @@ def test_answers_and_what_they_mean(status, body, headers, outcome):
     batch = [Payload("a", {}), Payload("b", {})]
 
     assert make_sink().verdict(batch, Response(status, headers, body)) == [outcome, outcome]
+
+
+SIGNED = st.text('a@1 %0&#64;x\\u+(+).\uff20\ufe6b"-ef', max_size=24)
+
+
+@given(
+    text=SIGNED
+    | st.sampled_from(("+49 170 1234567", "(030) 1234567", "a%40b.example", "a&#64;b.example", "ada@example.com"))
+)
+def test_every_text_is_sent_as_it_is_redacted(text):
+    """Also where one look is enough to know that there is nothing to redact."""
+    payload = encode(make_sink(), make_event(commerce={"coupon": text}))
+    assert isinstance(payload, Payload)
+
+    expected = redact(text)[:100]
+
+    assert payload.body["params"].get("coupon", "") == (expected if expected.strip() else "")
+
+
+@pytest.mark.parametrize("count", [20, 21, 60])
+def test_items_of_any_number_are_sent_as_far_as_they_have_room(count):
+    long = "\u0001" * 100  # six bytes each in JSON, the most there is
+    names = ("item_id", "item_name", "brand", "category", "variant", "coupon")
+    item = {**dict.fromkeys(names, long), "quantity": 2**53, "price": 1234567.123456, "discount": 1234567.123456}
+    sink = make_sink()
+
+    payload = encode(sink, make_event(commerce={"items": [item] * count}))
+
+    assert isinstance(payload, Payload)
+    sent = payload.body["params"]["items"]
+    assert len(orjson.dumps(sent)) <= 100_001
+    assert len(sent) == count or len(orjson.dumps([*sent, sent[0]])) > 100_000
