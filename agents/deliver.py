@@ -233,6 +233,7 @@ class Deliver:
             self.guard.recall({p: [(k.removeprefix(HOURS), v) for k, v in self.outcomes.items(p, HOURS)] for p in mine})
         self.queue.pace(self._rate(len(mine) / self.pipeline.partitions))
         metrics.MAX_AGE.labels(self.name).set(self.sink.limits.max_age)
+        metrics.HALTED.labels(self.name).set(bool(self.halted))
         if sunset := self.sink.limits.sunset:
             metrics.SUNSET.labels(self.name).set(datetime.combine(sunset, datetime.min.time(), UTC).timestamp())
         self._generation = generation
