@@ -1,6 +1,6 @@
 """Meta: merged events to an emulator that answers after 100 ms; who sends most, and at which cost?
 
-python bench/sink_meta.py [--rounds 5] [--concurrency 64] [--quick] [--json] [--write]     no Kafka
+python bench/sink_meta.py [--rounds 5] [--concurrency 256] [--quick] [--json] [--write]     no Kafka
 
     sink        our sink, from an event to its outcome, as the SDK does it; see bench/sending.py
     capistream  the whole stage, from records of the destination's topic on: the sink, and beside it consent, age and limits,
@@ -36,9 +36,9 @@ SDK = ("sdk sync", "sdk async", "sdk session")
 EVENTS = {
     1: {"sink": 2_000, "capistream": 2_000, "sdk sync": 2_000, "sdk async": 300, "sdk session": 300, "aiohttp": 2_000},
     100: {
-        "sink": 80_000,
+        "sink": 120_000,
         "capistream": 40_000,
-        "sdk sync": 10_000,
+        "sdk sync": 20_000,
         "sdk async": 10_000,
         "sdk session": 10_000,
         "aiohttp": 80_000,
@@ -49,7 +49,7 @@ EVENTS = {
 def main() -> int:
     parser = report.parser(__doc__, "one round of a quarter of the events")
     parser.add_argument("--rounds", type=int, default=5)
-    sending.options(parser, concurrency=64)
+    sending.options(parser, concurrency=256)
     options = parser.parse_args()
     if options.way:
         send(options.way, options.address, options.events, options.batch, options.concurrency)
