@@ -65,7 +65,6 @@ from sinks._kinds import NUMBER, OBJECT, OBJECTS, SCALAR, TEXT, each, kinds
 NAMES = {name: name for name in CANONICAL_NAMES}
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
-_UNRESERVED = re.compile("[A-Za-z0-9_.~-]+")  # stands in an address as it is
 _OF_COOKIE = re.compile(r"^GA1\.[0-9]\.")  # before the client id in the cookie _ga
 _RESERVED_PREFIXES = ("firebase_", "ga_", "google_")
 _RESERVED_EVENTS = {
@@ -345,9 +344,7 @@ class Ga4(Sink):
         return self._collect(batch, secrets, "debug/mp/collect", {"validation_behavior": "ENFORCE_RECOMMENDATIONS"})
 
     def _collect(self, batch: Sequence[Payload], secrets: Secrets, path: str, more: Mapping[str, str]) -> Request:
-        secret = secrets["api_secret"]
-        secret = secret if _UNRESERVED.fullmatch(secret) else quote_plus(secret)
-        query = f"measurement_id={self.settings.measurement_id}&api_secret={secret}"
+        query = f"measurement_id={self.settings.measurement_id}&api_secret={quote_plus(secrets['api_secret'])}"
         common, rest = batch[0].group[0], orjson.dumps({**more, "events": listed(batch)})
         return Request(
             "POST",
@@ -554,11 +551,7 @@ def _unless_blank(text: str) -> str:
 
 def _fit(text: str, longest: int) -> str:
     # an e-mail address in a parameter or page address is a breach for which Google deletes data
-    return _unless_blank((redact(text) if _may_be_personal(text) else text)[:longest])
-
-
-#: Without any of these, `redact` leaves a text as it is.
-_may_be_personal = re.compile(r"[@%&\\+(\uff20\ufe6b]").search
+    return _unless_blank(redact(text)[:longest])
 
 
 # The same for the Data Manager API
