@@ -99,7 +99,7 @@ class Dedup:
         self.partitions = {}
         for tp in app.consumer.sources():
             if tp.topic == self.pipeline.names.events:
-                partition = self.new_partition()
+                partition = self._new_partition()
                 partition.recover(self.pipeline.held.items(tp.partition))
                 self.partitions[tp.partition] = partition
         self._passes = {}
@@ -107,17 +107,17 @@ class Dedup:
         held = {p: one.waiting for p, one in self.partitions.items() if one.waiting}
         log.info("dedup.recovered", generation=generation, partitions=sorted(self.partitions), held=held)
 
-    def new_partition(self) -> dedup.Partition:
+    def _new_partition(self) -> dedup.Partition:
         prints = self.pipeline.people.prints
         return dedup.Partition(
-            self.pipeline.settings.rule,
-            self._routes,
-            self._updating,
-            prints.of_copies if prints.keys else None,
-            prints.keys,
-            self._denies,
-            self._told,
-            self._alike,
+            rule=self.pipeline.settings.rule,
+            route=self._routes,
+            updating=self._updating,
+            prints=prints.of_copies if prints.keys else None,
+            secrets=prints.keys,
+            denies=self._denies,
+            told=self._told,
+            alike=self._alike,
         )
 
     def waiting(self, generation: int) -> list[int]:

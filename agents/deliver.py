@@ -415,8 +415,7 @@ class Deliver:
 
     def _end(self, job: Job) -> None:
         self._jobs.pop(job.key, None)
-        if self.guard.compares:
-            self.guard.leave(job.key)
+        self.guard.leave(job.key)
 
     def _judge(self, jobs: Iterable[Job]) -> None:
         """Platforms cannot unsend: what is too wrong to be true stops the destination until somebody looked.
@@ -797,11 +796,10 @@ class Deliver:
         done = [job for job, _ in finals if job.parked and not self._is_overtaken(job)]
         for job in done:
             tables[job.partition][PARKED + job.key] = None
-        if self.guard.compares:
-            sent = [job.key for job, final in finals if final.outcome in ("delivered", "accepted")]
-            # Nothing awaits from here to the writes, which keep their order: no older sum may follow a newer one.
-            for p, hour, value in self.guard.sent(sent, now):
-                tables[p][HOURS + hour] = value
+        sent = [job.key for job, final in finals if final.outcome in ("delivered", "accepted")]
+        # Nothing awaits from here to the writes, which keep their order: no older sum may follow a newer one.
+        for p, hour, value in self.guard.sent(sent, now):
+            tables[p][HOURS + hour] = value
         await self._write(tables, generation)
         for job in done:
             self._parked.pop(job.key, None)

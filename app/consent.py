@@ -96,7 +96,7 @@ def judge(
     `vendor` and `flags` are the sink's: its id on the IAB's list, and what its platform can be told; `place` is `place_of` the
     event, `site` its own.
     """
-    if _only_signals_granted(consent):  # most often, and of few kinds
+    if consent.keys() <= _SIGNALS and only_grants(consent):  # most often, and of few kinds
         return _of_grants(tuple(consent), purpose, policy, vendor, flags, place, site)
     return _judge(consent, purpose, policy, vendor, flags, place, site)
 
@@ -142,10 +142,6 @@ def may_deny(consent: Mapping[str, Any]) -> bool:
     if only_grants(consent):  # every copy is asked: no loop for most of them
         return False
     return any(said != "granted" and name not in ("region", "categories") for name, said in consent.items())
-
-
-def _only_signals_granted(consent: Mapping[str, Any]) -> bool:
-    return consent.keys() <= _SIGNALS and only_grants(consent)
 
 
 def denies(

@@ -350,7 +350,6 @@ class _Run:
         self.stored: set[bytes] = set()  # keys with a row in `held`: only those need a deletion
         # holds of this batch: most pairs meet before anybody asks when those end
         self.opened: dict[bytes, tuple[Held, EventRule]] = {}
-        self.rules: dict[str, EventRule] = {}
         self.apart: dict[bytes, None] = {}  # keys of conversions that were set apart from others
         self.result = Result()
         self._load(list(wanted))
@@ -451,8 +450,7 @@ class _Run:
     # -- copies
 
     def _copy(self, key: bytes, copy: Copy) -> None:
-        rule = self.rules.get(copy.event_name) or self._rule(copy.event_name)
-        offset, row = self.record.offset, self.rows[key]
+        rule, offset, row = self.partition.rule(copy.event_name), self.record.offset, self.rows[key]
         if row is None and key not in self.holds:
             self._first(rule, key, copy)
             return
@@ -476,10 +474,6 @@ class _Run:
             self._late(rule, key, row, hold, copy, new=new)
         else:
             self._join(rule, key, row, hold, copy, new=new)
-
-    def _rule(self, event_name: str) -> EventRule:
-        rule = self.rules[event_name] = self.partition.rule(event_name)
-        return rule
 
     def _first(self, rule: EventRule, key: bytes, copy: Copy) -> None:
         """Nothing is known of this conversion, as most often."""
@@ -897,9 +891,8 @@ def _kin(copies: Sequence[Copy]) -> Kin:
     users = [copy.user for copy in copies if copy.user]
     if len(users) < 2 or users.count(users[0]) == len(users):  # most often
         return [("", copies)]
-    events = [shape.as_event(copy) for copy in copies]
-    of = {id(event): copy for event, copy in zip(events, copies, strict=True)}
-    return [(mark, [of[id(event)] for event in some]) for mark, some in people.groups(events)]
+    events, copy_of = shape.as_events(copies)
+    return [(mark, [copy_of(event) for event in some]) for mark, some in people.groups(events)]
 
 
 def _checksum(said: Any) -> str:

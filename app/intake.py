@@ -2,10 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 
 import structlog
-from prometheus_client import Counter
 
 from app import keys, metrics
 from app.dead_letter import DeadLetter
@@ -30,11 +28,6 @@ def label(event_name: str) -> str:
     return event_name if event_name in CANONICAL_NAMES else "custom"
 
 
-@lru_cache  # names and sources are few, and asking for the series costs more than counting
-def _copies(name: str, source: str) -> Counter:
-    return metrics.COPIES.labels(name, source)
-
-
 def collect(
     rows: Rows, results: Iterable[Result], origin: Origin, stage: str, names: Names, partitions: int, now: int
 ) -> None:
@@ -44,7 +37,7 @@ def collect(
             event = result.event
             p = keys.partition(keys.conversion_id(event), partitions)
             rows[names.events, p].append((keys.key(event), result.json, now))
-            _copies(label(event["event_name"]), event["source"]).inc()
+            metrics.series(metrics.COPIES, label(event["event_name"]), event["source"]).inc()
             if "labels" in event:
                 for one in LABELS:
                     if one in event["labels"]:

@@ -40,8 +40,8 @@ ORDERS = frozenset({"purchase", "refund"})  # names of events that the order num
 
 
 def key(event: Event) -> bytes:
-    told = f"{conversion_id(event)}{SEPARATOR}{event['site']}{SEPARATOR}{event['event_name']}"
-    return (f"{told}{SEPARATOR}{event['apart']}" if "apart" in event else told).encode()
+    told = joined(conversion_id(event), event["site"], event["event_name"])
+    return told + f"{SEPARATOR}{event['apart']}".encode() if "apart" in event else told
 
 
 def joined(conversion: str, site: str, event_name: str) -> bytes:

@@ -14,7 +14,7 @@ import orjson
 from msgspec import UNSET
 
 from app.events import CONTRADICTORY, SIGNALS, Event, Json, Source, Tag
-from app.shape import Copy, as_event, from_event
+from app.shape import Copy, as_event, as_events, from_event
 
 #: Copies kept per conversion; more (by a fixed order that keeps some of every source) are counted and not merged. Their
 #: consent is: a denial counts in whichever copy it is.
@@ -138,9 +138,8 @@ def distinct_copies(copies: Sequence[Copy]) -> list[Copy]:
     if len(copies) == 2 and copies[0].source != copies[1].source:  # most often; then nothing has to be compared
         one, other = copies
         return [one, other] if _KNOWS_ORDER[one.source] < _KNOWS_ORDER[other.source] else [other, one]
-    events = [as_event(copy) for copy in copies]
-    copy_of = {id(event): copy for event, copy in zip(events, copies, strict=True)}
-    return [copy_of[id(event)] for event in distinct(events)]
+    events, copy_of = as_events(copies)
+    return [copy_of(event) for event in distinct(events)]
 
 
 def of_copies(known: Sequence[Copy], cut: Json | None = None) -> Copy:

@@ -5,6 +5,7 @@ Judged by the types of its fields; what they say was judged by normalize. A fiel
 of two versions beside each other may drop it.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -66,6 +67,13 @@ def as_event(copy: Copy) -> Event:
     return event  # type: ignore[no-any-return]
 
 
+def as_events(copies: Sequence[Copy]) -> tuple[list[Event], Callable[[Event], Copy]]:
+    """These as dictionaries, and what leads from each of those back to its copy."""
+    events = [as_event(copy) for copy in copies]
+    copy_of = {id(event): copy for event, copy in zip(events, copies, strict=True)}
+    return events, lambda event: copy_of[id(event)]
+
+
 def from_event(event: Event) -> Copy:
     """The other way round."""
     return msgspec.convert(event, Copy)
@@ -112,10 +120,10 @@ def read(key: bytes, value: bytes | None) -> Copy | None:
         found = _COPY.decode(value or b"")
     except _UNREADABLE:
         return None
-    name = found.event_name
-    conversion = conversion_id(found) if name in keys.ORDERS else found.event_id
-    # as `keys.joined`; three parts; and no key of rows in table `seen` that are no conversion's: those have smaller ones
-    if f"{conversion}\x1f{found.site}\x1f{name}".encode() != key or key.count(b"\x1f") != 2 or key <= b"\x1f":
+    # three parts; and no key of rows in table `seen` that are no conversion's: those have smaller ones
+    conversion = conversion_id(found) if found.event_name in keys.ORDERS else found.event_id
+    its = keys.joined(conversion, found.site, found.event_name)
+    if its != key or key.count(b"\x1f") != 2 or key <= b"\x1f":
         return None
     return found if found.received >= 0 and found.time >= 0 and found.apart is UNSET else None
 
@@ -135,6 +143,6 @@ def copy(key: bytes, value: bytes | None) -> Event | None:
 
 def is_copy(key: bytes, value: Any) -> bool:
     """The same of what was read already."""
-    if not is_event(value) or value["received"] < 0 or value["time"] < 0 or "apart" in value:
+    if not is_event_of(key, value) or value["received"] < 0 or value["time"] < 0 or "apart" in value:
         return False
-    return keys.key(value) == key > b"\x1f" and key.count(b"\x1f") == 2
+    return key > b"\x1f" and key.count(b"\x1f") == 2
