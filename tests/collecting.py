@@ -32,10 +32,13 @@ write_key = "{write_key}"
 secret_key = {{ env = "SHOP_SECRET_KEY" }}
 
 [collector]
-trusted_proxies = ["127.0.0.0/8"]
-
 {more}
 """
+
+
+def config(brokers: str, prefix: str, more: str = "") -> str:
+    """TOML; `more` stands behind the table [collector]. SHOP_SECRET_KEY must be in the environment."""
+    return _CONFIG.format(brokers=brokers, prefix=prefix, write_key=WRITE_KEY, more=more)
 
 
 @dataclass
@@ -58,9 +61,8 @@ class Place:
 
 @contextlib.asynccontextmanager
 async def collecting(brokers: str, prefix: str, more: str = "") -> AsyncIterator[Place]:
-    """`more` is TOML behind the table [collector]. SHOP_SECRET_KEY must be in the environment."""
-    text = _CONFIG.format(brokers=brokers, prefix=prefix, write_key=WRITE_KEY, more=more)
-    settings = parse(text)
+    """`more` as for `config`."""
+    settings = parse(config(brokers, prefix, f'trusted_proxies = ["127.0.0.0/8"]\n\n{more}'))
     async with serving(Collector(settings).application(), limits.runner) as url:
         yield Place(url, settings)
 

@@ -17,23 +17,7 @@ import orjson
 from app import processes, records
 from app.kafka import Kafka
 from app.settings import parse
-from tests.collecting import SECRET_KEY, WRITE_KEY
-
-CONFIG = """
-[kafka]
-brokers = "{brokers}"
-prefix = "{prefix}"
-partitions = 2
-replication = 1
-
-[sites.shop]
-write_key = "{write_key}"
-secret_key = {{ env = "SHOP_SECRET_KEY" }}
-
-[collector]
-port = {port}
-{more}
-"""
+from tests.collecting import SECRET_KEY, WRITE_KEY, config
 
 
 @dataclass
@@ -51,9 +35,7 @@ class Running:
 
     @property
     def text(self) -> str:
-        return CONFIG.format(
-            brokers=self.broker.brokers, prefix=self.prefix, write_key=WRITE_KEY, port=self.port, more=self.more
-        )
+        return config(self.broker.brokers, self.prefix, f"port = {self.port}\n{self.more}")
 
     @property
     def url(self) -> str:

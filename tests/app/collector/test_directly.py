@@ -14,7 +14,7 @@ from aiohttp import web
 from app.collector import limits
 from app.collector.server import Collector
 from app.settings import parse
-from tests.collecting import SECRET_KEY, WRITE_KEY, serving
+from tests.collecting import SECRET_KEY, WRITE_KEY, config, serving
 
 EVENT = {
     "event_name": "purchase",
@@ -54,20 +54,6 @@ HEADERS: list[dict[str, str]] = [
     BEARER | {"Connection": "close"},
     BEARER | {"User-Agent": "", "X-Forwarded-For": "nonsense"},
 ]
-CONFIG = """
-[kafka]
-brokers = "{brokers}"
-prefix = "{prefix}"
-partitions = 2
-replication = 1
-
-[sites.shop]
-write_key = "{write_key}"
-secret_key = {{ env = "SHOP_SECRET_KEY" }}
-
-[collector]
-max_body = 200_000
-"""
 
 
 @dataclass
@@ -103,7 +89,7 @@ class Twins:
 @pytest.fixture
 async def twins(kafka, prefix, monkeypatch) -> AsyncIterator[Twins]:
     monkeypatch.setenv("SHOP_SECRET_KEY", SECRET_KEY)
-    there = parse(CONFIG.format(brokers=kafka.brokers, prefix=prefix, write_key=WRITE_KEY))
+    there = parse(config(kafka.brokers, prefix, "max_body = 200_000"))
     one, other = Collector(there).application(), Collector(there).application()
     directly = one[limits.DIRECTLY]
     answered: list[bool] = []

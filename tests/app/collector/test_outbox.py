@@ -13,8 +13,8 @@ from app.collector.spool import Spool
 from app.intake import Row
 from app.kafka import Kafka
 from app.settings import parse
-from tests.app.collector.running import CONFIG, Running, names, running, wait_for
-from tests.collecting import WRITE_KEY
+from tests.app.collector.running import Running, names, running, wait_for
+from tests.collecting import WRITE_KEY, config
 
 pytestmark = pytest.mark.fault
 
@@ -114,8 +114,7 @@ async def test_without_a_spool_it_answers_503(broker, prefix, tmp_path):
 async def test_the_logs_clock_waits_while_a_spool_is_sent_and_goes_on_after_it(kafka, prefix, tmp_path, monkeypatch):
     monkeypatch.setattr(outbox, "TELL", 0.01)
     more = f'spool = "{tmp_path}/spool"'
-    text = CONFIG.format(brokers=kafka.brokers, prefix=prefix, write_key=WRITE_KEY, port=1, more=more)
-    settings = parse(text)
+    settings = parse(config(kafka.brokers, prefix, more))
     left = Spool(tmp_path / "spool", 1 << 30)
     await left.start()
     for n in range(5):
