@@ -44,8 +44,8 @@ from sinks._base import Delivered, Payload, Sink
 from sinks.samples import encode, make_event, sha
 
 PARTITIONS = 4
-OPEN = 3  # batches of a partition that a worker has under way
-RECORDS = 2_000  # in a batch
+OPEN = 3  # batches of a partition that a worker has under way, most often
+RECORDS = 1_000  # in a batch
 EMULATOR = Path(__file__).parent / "peers" / "emulator.py"
 
 
@@ -289,7 +289,7 @@ async def ours(destination: str, made: Mapping[str, Any], count: int, batch: int
     deliver = Deliver(pipeline, destination, one, sink, table)
     deliver.recovered(1)
     waiting = batches(count)
-    lanes = Lanes(1_000)
+    lanes = Lanes(RECORDS)
     free = {p: asyncio.Semaphore(OPEN) for p in waiting}
 
     async def read(p: int) -> None:
