@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from agents.clock import Clock
 from agents.dedup import Dedup
 from agents.deliver import Deliver
-from agents.normalize import Normalize
+from agents.normalize import BEAT, Normalize
 from agents.tidy import Tidy
 from app import acls, bus, destinations, history, intake, processes, topics
 from app.control import Control, Order
@@ -94,7 +94,7 @@ class Pipeline:
             elif (since := source.start_time) is not None:
                 self.app.from_time[source.topic] = since
             # the customer's topics have their own number of partitions
-            agent(self.app, self._topic(source.topic, None), self.normalize.batch, f"normalize.{name}")
+            agent(self.app, self._topic(source.topic, None), self.normalize.batch, f"normalize.{name}", BEAT)
         agent(self.app, self._topic(self.names.events, self.partitions), self.dedup.batch, "dedup")
         for name, one in self.deliver.items():
             agent(self.app, self._topic(one.topic, self.partitions), one.batch, f"deliver.{name}")

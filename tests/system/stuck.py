@@ -40,7 +40,7 @@ async def never(*_: Any, **__: Any) -> None:
     await asyncio.Event().wait()
 
 
-def swallow(batch: Any, work: Any) -> None:
+def swallow(batch: Any, work: Any, beat: float = 0.0) -> None:
     pass
 
 
