@@ -25,6 +25,11 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatabl
 BROKER = os.environ.get("CAPISTREAM_BROKER")
 
 
+#: Records of tests have times of long ago. A broker that looked every five minutes for what is too old would take them away
+#: now and then, in the middle of a test.
+KEEP = {"log.retention.check.interval.ms": str(86_400_000)}
+
+
 class External(NamedTuple):
     """A Kafka that somebody else runs: no test may stop it."""
 
@@ -37,7 +42,7 @@ def kafka(tmp_path_factory):
     if BROKER:
         yield External(BROKER)
         return
-    with Kafka(tmp_path_factory.mktemp("kafka")) as broker:
+    with Kafka(tmp_path_factory.mktemp("kafka"), properties=KEEP) as broker:
         yield broker
 
 
