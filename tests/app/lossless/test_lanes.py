@@ -84,9 +84,9 @@ def test_a_joined_batch_that_is_lost_leaves_all_of_it_open() -> None:
     assert bench.worked == [(0, 1)]  # and what follows in the same generation is not begun
 
 
-def begun(*batches: tuple[int, int, int], later: bool = False) -> list[tuple[int, int]]:
-    """(first offset, after the last) of each turn that began in one beat, or up to the next, of batches with these (first offset,
-    records, partition), each of which came when the ones before had begun.
+def begun(*batches: tuple[int, int, int], later: bool = False) -> Bench:
+    """What came in one beat, or up to the next, of these (first offset, records, partition), each of which came when the ones
+    before had begun.
     """
 
     async def go() -> Bench:
@@ -102,35 +102,26 @@ def begun(*batches: tuple[int, int, int], later: bool = False) -> list[tuple[int
         await bench.lanes.quiesce()
         return bench
 
-    return asyncio.run(go()).worked
+    return asyncio.run(go())
 
 
 def test_a_lane_begins_once_in_a_beat() -> None:
-    assert begun((0, 1, 0), (1, 1, 0), (2, 1, 0)) == [(0, 1)]
+    assert begun((0, 1, 0), (1, 1, 0), (2, 1, 0)).worked == [(0, 1)]
 
 
 def test_in_the_next_beat_it_takes_all_that_has_come() -> None:
-    assert begun((0, 1, 0), (1, 1, 0), (2, 1, 0), later=True) == [(0, 1), (1, 3)]
+    assert begun((0, 1, 0), (1, 1, 0), (2, 1, 0), later=True).worked == [(0, 1), (1, 3)]
 
 
 def test_a_lane_that_cannot_take_more_waits_for_no_beat() -> None:
-    assert begun((0, 1, 0), (1, MOST, 0)) == [(0, 1), (1, MOST + 1)]
+    assert begun((0, 1, 0), (1, MOST, 0)).worked == [(0, 1), (1, MOST + 1)]
 
 
 def test_every_lane_may_begin_in_the_same_beat() -> None:
-    assert begun((0, 1, 0), (1, 1, 0), (100, 1, 1), (101, 1, 1)) == [(0, 1), (100, 101)]
+    assert begun((0, 1, 0), (1, 1, 0), (100, 1, 1), (101, 1, 1)).worked == [(0, 1), (100, 101)]
 
 
 def test_a_lane_that_waits_for_its_beat_holds_up_no_rebalance() -> None:
-    async def go() -> Bench:
-        bench = Bench()
-        bench.go_on.set()
-        for first in (0, 1):
-            bench.submit(first, beat=BEAT)
-            await asyncio.sleep(0)
-        await bench.lanes.quiesce()
-        return bench
-
-    bench = asyncio.run(go())
+    bench = begun((0, 1, 0), (1, 1, 0))
     assert bench.worked == [(0, 1)]
     assert not bench.lanes._running
