@@ -551,10 +551,11 @@ class _Run:
             hold = Held(ROW_VERSION, deadline, record.timestamp, record.offset, [copy], why=why)
         elif copy.received > hold.deadline and not rule.wait_for:
             # the hold closes with the next clock record, and this copy comes after that
-            if len(hold.late) == merge.MAX_COPIES:
-                self._deny(key, row, copy)
-            elif copy not in (one[2] for one in hold.late):
-                hold.late.append((record.offset, record.timestamp, copy))
+            if copy not in (one[2] for one in hold.late):  # else it is told again, or read again after a crash
+                if len(hold.late) == merge.MAX_COPIES:
+                    self._deny(key, row, copy)
+                else:
+                    hold.late.append((record.offset, record.timestamp, copy))
             self.changed_holds.add(key)
             if new:
                 self.result.duplicates.append((copy.event_name, "late"))
