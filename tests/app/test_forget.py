@@ -11,10 +11,9 @@ from typing import Any
 import orjson
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from aiokafka.admin import AIOKafkaAdminClient
 from click.testing import CliRunner, Result
 
-from app import control, dead_letter, forget, intake, keys, letters, records, settings, topics
+from app import control, dead_letter, forget, intake, keys, letters, records, settings, topic_plan, topics
 from app.cli import main
 from app.collector.server import Collector
 from app.dead_letter import DeadLetter, Filed
@@ -293,13 +292,8 @@ def test_neither_a_replay_nor_a_backfill_brings_an_event_of_somebody_forgotten(p
 
 
 def test_the_topic_keeps_the_newest_entry_of_each_key_and_has_one_partition(place):
-    async def run() -> Any:
-        admin = AIOKafkaAdminClient(bootstrap_servers=place.brokers)
-        await admin.start()
-        try:
-            (found,) = await admin.describe_topics([topics.names(place.config).people])
-            return found
-        finally:
-            await admin.close()
+    rows = asyncio.run(topic_plan.look(place.config))  # waits until the broker has heard of what was just created
+    (people,) = [one for one in rows if one.topic.name == topics.names(place.config).people]
 
-    assert len(asyncio.run(run())["partitions"]) == 1
+    assert people.there.partitions == 1
+    assert people.config["cleanup.policy"] == "compact"
