@@ -64,7 +64,9 @@ class Place:
         admin = AIOKafkaAdminClient(bootstrap_servers=self.brokers)
         await admin.start()
         try:
-            await topics.create(admin, [topics.Topic(f"{self.prefix}-orders", "", "", "", PARTITIONS)], 1)
+            # for ever: times of test records are of long ago, and Kafka may be somebody else's, who looks for old ones
+            forever = {"retention.ms": "-1"}
+            await topics.create(admin, [topics.Topic(f"{self.prefix}-orders", "", "", "", PARTITIONS, forever)], 1)
         finally:
             await admin.close()
         await topics.apply(self.config)
