@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import hypothesis
 import pytest
@@ -13,12 +13,10 @@ from tests.secured import Authority, Secured
 pytest.register_assert_rewrite("sinks.conformance")  # so that its failures show the values
 
 # The same examples each time: a test that fails now and then is a defect of the test. HYPOTHESIS_PROFILE=explore looks
-# for new ones.
-#: How long it takes to make examples says something of the machine, which has other work, too.
-hypothesis.settings.register_profile(
-    "repeatable", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
+# for new ones. How long it takes to make or to try them says something of the machine, which has other work, too.
+_ANY_MACHINE: Any = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("repeatable", derandomize=True, **_ANY_MACHINE)
+hypothesis.settings.register_profile("explore", max_examples=1000, **_ANY_MACHINE)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 # read before `environment` takes it away
