@@ -292,8 +292,14 @@ def test_neither_a_replay_nor_a_backfill_brings_an_event_of_somebody_forgotten(p
 
 
 def test_the_topic_keeps_the_newest_entry_of_each_key_and_has_one_partition(place):
-    rows = asyncio.run(topic_plan.look(place.config))  # waits until the broker has heard of what was just created
-    (people,) = [one for one in rows if one.topic.name == topics.names(place.config).people]
+    name = topics.names(place.config).people
+
+    async def look() -> list[topic_plan.Row]:
+        async with topics.administrator(place.config) as admin:  # a broker may not have heard of what was just created
+            await topics.heard_of(admin, [name], topics.HEARD_OF)
+        return await topic_plan.look(place.config)
+
+    (people,) = [row for row in asyncio.run(look()) if row.topic.name == name]
 
     assert people.there.partitions == 1
     assert people.config["cleanup.policy"] == "compact"
