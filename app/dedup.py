@@ -419,11 +419,11 @@ class _Run:
         left = [copy for copies in kin if not any(gone(shape.as_event(copy)) for copy in copies) for copy in copies]
         if left:
             if len(left) < len(hold.copies):
-                hold.copies = merge.distinct_copies(left)
+                hold.copies = merge.distinct(left)
                 self.changed_holds.add(key)
             return False
         if row.how in (None, "unconfirmed"):
-            event = merge.of_copies(hold.copies, hold.consent)
+            event = merge.merged(hold.copies, hold.consent)
             decision = self.partition.decide(event).instead("erased", "erasure")
             self._out(key, event, "erased", decision, (), row)
             row.how, row.when = "erased", self.partition.now or hold.deadline
@@ -485,7 +485,7 @@ class _Run:
             self._join(rule, key, row, None, copy, new=True)
         else:  # neither held nor kept
             why = self._unproved(copy, self.record.timestamp, rule)
-            self._conclude(key, row, why, merge.of_one(copy), [copy], "no_hold", copy.received)
+            self._conclude(key, row, why, merge.merged([copy]), [copy], "no_hold", copy.received)
 
     def _is_stranger(self, rule: EventRule, row: Row, copy: Copy) -> bool:
         """Of a conversion that has closed."""
@@ -609,12 +609,12 @@ class _Run:
     def _add(self, key: bytes, hold: Held, copy: Copy, repeated: str) -> bool:
         """Whether the copy says anything new; if not and `repeated`, that is counted."""
         copies = [*hold.copies, copy]
-        known = merge.distinct_copies(copies)
+        known = merge.distinct(copies)
         if not (changed := len(known) == len(copies) or known != hold.copies) and repeated:
             self.result.duplicates.append((copy.event_name, repeated))
         hold.copies = known
         if len(known) == merge.MAX_COPIES:
-            hold.consent = merge.merge_consent([hold.consent or {}, merge.decided(map(shape.as_event, copies))])
+            hold.consent = merge.merge_consent([hold.consent or {}, merge.decided(copies)])
         self.changed_holds.add(key)
         return changed
 
@@ -642,14 +642,14 @@ class _Run:
             when = self.partition.now
         else:
             when = max([copy.received for copy in hold.copies])
-        event = merge.of_copies(its, hold.consent)
+        event = merge.merged(its, hold.consent)
         if others:
             row.people = 1 + len(others)
             event.labels = sorted({*(event.labels or ()), "several_people"})
             self.result.flags.append((event.event_name, "several_people"))
         self._conclude(key, row, hold.why or _unconfirmed(rule, its), event, its, how, when)
         for mark, its in others:
-            its_key, event = _set_apart(merge.of_copies(its, hold.consent), mark, "several_people")
+            its_key, event = _set_apart(merge.merged(its, hold.consent), mark, "several_people")
             self.apart[its_key] = None
             self.result.flags.append((event.event_name, "several_people"))
             arrivals = [_arrival(copy) for copy in its]
@@ -710,7 +710,7 @@ class _Run:
 
     def _update(self, rule: EventRule, key: bytes, row: Row, hold: Held) -> None:
         """A late copy said something new: to whom does it matter?"""
-        event = merge.of_copies(hold.copies, hold.consent)
+        event = merge.merged(hold.copies, hold.consent)
         before, routes = row.routes or {}, self.partition.decide(event).routes
         queued = {name: route for name, route in routes.items() if route.state == "queued"}
         fresh = {n: r for n, r in queued.items() if before.get(n, ["", ""])[1] == "consent_absent"}
