@@ -170,38 +170,12 @@ class Closing(msgspec.Struct, gc=False):
         copies, routes = _told(self.copies), self.decision.json
         return Conversion(ROW_VERSION, event or self.event, self.how, copies, self.received, routes)
 
-    def closed(self) -> "Closed":
-        copies = _copies([shape.as_event(copy) for copy in self.copies])
-        return Closed(self.key, shape.as_event(self.event), self.how, self.decision.routes, copies, self.received)
-
-
-class Closed(NamedTuple):
-    """The same for whoever does not write it at once, as dictionaries: ready to go, or parked."""
-
-    key: bytes
-    event: Event
-    how: str  # complete, no_hold, hold_ended, unconfirmed; updated: a late copy changed something; erased
-    routes: Mapping[str, Route]
-    copies: Sequence[Json]  # what is known of each copy: source, received, origin, event_id
-    received: int  # copies received so far, repeats included
-
-    def record(self, event: msgspec.Raw | None = None) -> Json:
-        """As it stands in capistream.conversions. `event`: where that is JSON already."""
-        return {
-            "v": ROW_VERSION,
-            "event": event or self.event,
-            "closed": self.how,
-            "copies": list(self.copies),
-            "received": self.received,
-            "routes": {name: route.told for name, route in self.routes.items()},
-        }
-
 
 @dataclass
 class Result:
     """What came of one batch."""
 
-    closed: list[Any] = field(default_factory=list)  # what `Partition.told` makes of each Closing
+    closed: list[Any] = field(default_factory=list)  # what `Partition.output` makes of each Closing
     seen: Rows = field(default_factory=dict)
     held: Rows = field(default_factory=dict)
     duplicates: list[tuple[str, str]] = field(default_factory=list)  # (event name, repeat or late), each record once
@@ -233,7 +207,7 @@ class Partition:
         False
     )  # any destination anything, but for these
     #: Makes of each closing what the result has of it, at once, while the event is in the processor's caches.
-    told: Callable[[Closing], Any] = Closing.closed
+    output: Callable[[Closing], Any] = lambda closing: closing
     #: Names events with the same consent and the same routes: one decision for all of them. None: this one may be the only one.
     alike: Callable[[Copy], Hashable | None] = lambda _event: None
     since: int | None = None  # Unix milliseconds: what was received before may have been sent, and nobody remembers
@@ -633,7 +607,7 @@ class _Run:
 
     def _out(self, key: bytes, event: Copy, how: str, decision: Decision, copies: Sequence[Copy], row: Row) -> None:
         closing = Closing(key, event, how, decision, copies, row.received)
-        self.result.closed.append(self.partition.told(closing))
+        self.result.closed.append(self.partition.output(closing))
 
     def _close(self, rule: EventRule, key: bytes, row: Row, hold: Held, kin: Kin, how: str) -> None:
         (_, its), *others = kin
@@ -900,15 +874,7 @@ def _checksum(said: Any) -> str:
     return f"{zlib.crc32(orjson.dumps(merge.denials([said]))):x}"
 
 
-def _copies(copies: Sequence[Event]) -> list[Json]:
-    return [
-        {"source": c["source"], "received": c["received"], "event_id": c["event_id"], "origin": c.get("origin", {})}
-        for c in (copies if len(copies) == 1 else sorted(copies, key=lambda c: c["received"]))
-    ]
-
-
 def _told(copies: Sequence[Copy]) -> list[Told]:
-    """The same of what they are before they are dictionaries."""
     told = [Told(copy.source, copy.received, copy.event_id, copy.origin or _NOWHERE) for copy in copies]
     return told if len(told) == 1 else sorted(told, key=_RECEIVED)
 
