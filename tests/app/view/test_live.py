@@ -52,7 +52,7 @@ def test_a_conversion_is_shown_with_what_became_of_it():
     (line,) = filled((key, said), outcomes=[receipt(said, "ads", "delivered", name="Purchase")]).lines()
 
     assert line.as_json() == {
-        "at": "2026-11-23T08:00:00.000Z", "id": "1", "site": "shop", "event_name": "purchase", "value": 5.0, "currency": "EUR",
+        "at": "2026-11-23T08:00:00.000Z", "id": "1", "site": "shop", "event_name": "purchase", "value": "5.0", "currency": "EUR",
         "sources": ["pixel", "server"], "received": 2, "closed": "complete",
         "destinations": {"ads": {"state": "delivered"}, "stats": {"state": "held_back", "reason": "consent_denied"}},
     }  # fmt: skip
