@@ -52,10 +52,8 @@ MEMORY = b"\x1d"
 HOT = 16
 #: Milliseconds beyond the horizon for which a row stays: a copy from within the horizon may be read so much later.
 GRACE = 86_400_000
-KEEP = (
-    7 * 86_400_000
-)  # milliseconds for which a conversion held back for want of consent waits for a copy that brings it
-
+#: Milliseconds for which a conversion held back for want of consent waits for a copy that brings it.
+KEEP = 7 * 86_400_000
 MOST_KINDS = 1024  # of events, by which decisions are remembered
 MOST_PLACES = 4  # offsets in a row's "x"
 
@@ -203,9 +201,8 @@ class Partition:
     updating: frozenset[str] = frozenset()  # destinations that can take a revision
     prints: Callable[[Sequence[Event]], Sequence[str]] | None = None  # for `f` of the row
     secrets: Sequence[bytes] = ()  # for the marks of people in rows: the key in use, and those before it
-    denies: Callable[[Event, Container[str]], bool] = lambda _copy, _but: (
-        False
-    )  # any destination anything, but for these
+    #: Does this copy deny any destination anything, but for these?
+    denies: Callable[[Event, Container[str]], bool] = lambda _copy, _but: False
     #: Makes of each closing what the result has of it, at once, while the event is in the processor's caches.
     output: Callable[[Closing], Any] = lambda closing: closing
     #: Names events with the same consent and the same routes: one decision for all of them. None: this one may be the only one.
@@ -698,7 +695,7 @@ class _Run:
             row.routes = {n: said for n, said in before.items() if n not in fresh} or None
         if revised:
             row.revisions += 1
-            event.revision = row.revisions
+            event = msgspec.structs.replace(event, revision=row.revisions)
             self._out(key, event, "updated", Decision(revised), hold.copies, row)
 
     def _keep(self, rule: EventRule, key: bytes, row: Row, hold: Held, stage: str) -> None:
