@@ -114,7 +114,7 @@ _read_held = msgspec.json.Decoder(Held).decode
 _json = msgspec.json.Encoder().encode
 
 
-class Told(msgspec.Struct, gc=False):
+class CopyBrief(msgspec.Struct, gc=False):
     """What a record of capistream.conversions tells of a copy."""
 
     source: str
@@ -148,7 +148,7 @@ class Conversion(msgspec.Struct, gc=False):
     v: int
     event: Any  # a Copy, or JSON
     closed: str
-    copies: list[Told]
+    copies: list[CopyBrief]
     received: int
     routes: msgspec.Raw
 
@@ -165,7 +165,7 @@ class Closing(msgspec.Struct, gc=False):
 
     def record(self, event: msgspec.Raw | None = None) -> Conversion:
         """As it stands in capistream.conversions. `event`: where that is JSON already."""
-        copies, routes = _told(self.copies), self.decision.json
+        copies, routes = _briefs(self.copies), self.decision.json
         return Conversion(ROW_VERSION, event or self.event, self.how, copies, self.received, routes)
 
 
@@ -302,7 +302,7 @@ class Partition:
         return _Run(self, seen_get, held_get, keys_).erase(keys_, gone)
 
 
-class _Place(NamedTuple):
+class _Position(NamedTuple):
     """Of a record in the log."""
 
     offset: int
@@ -439,7 +439,7 @@ class _Run:
         new = self._enter(key, row, copy, offset)
         if row.who and row.how is not None and self._is_stranger(rule, row, copy):
             self._turn_away(row, copy)
-        elif 0 <= row.hot_from < offset and not any(c.origin and c.origin == _place(copy) for c in row.arrivals):
+        elif 0 <= row.hot_from < offset and not any(c.origin and c.origin == _origin(copy) for c in row.arrivals):
             self._alone(copy)
         elif row.how is not None:
             self._late(rule, key, row, hold, copy, new=new)
@@ -555,7 +555,7 @@ class _Run:
         # after a crash between the two changelog writes the hold is of before its closing: what came since is read again
         hold = hold or Held(ROW_VERSION, 0, 0, row.arrivals[0].offset, [])
         self._keep(rule, key, row, hold, "parked" if unconfirmed else "kept")
-        self._release(key, row, hold, told=True)
+        self._release(key, row, hold, again=True)
         changed = self._add(key, hold, copy, "")
         if unconfirmed:
             if _confirmed(rule, hold.copies):
@@ -635,7 +635,7 @@ class _Run:
         elif key in self.holds:  # else it closes with its first copy
             self._drop_hold(key)
         if hold.late:
-            self._release(key, row, hold, told=False)
+            self._release(key, row, hold, again=False)
 
     def _conclude(
         self,
@@ -664,18 +664,18 @@ class _Run:
             row.prints = tuple(prints)
         self.changed[key] = row
 
-    def _release(self, key: bytes, row: Row, hold: Held, *, told: bool) -> None:
-        """The copies past the deadline that waited for the closing. `told`: after a crash, when the outputs were written."""
+    def _release(self, key: bytes, row: Row, hold: Held, *, again: bool) -> None:
+        """The copies past the deadline that waited for the closing. `again`: after a crash, the outputs are there."""
         record = self.record
         late, hold.late = hold.late, []
         for offset, appended, copy in late:
-            self.record = _Place(offset, appended)  # where it stands itself
+            self.record = _Position(offset, appended)  # where it stands itself
             rule = self.partition.rule(copy.event_name)
             if self._is_stranger(rule, row, copy):
                 self._turn_away(row, copy)
                 continue
             self._deny(key, row, copy)
-            if row.kept and self._add(key, hold, copy, "") and not told:
+            if row.kept and self._add(key, hold, copy, "") and not again:
                 self._update(rule, key, row, hold)
         self.record = record
 
@@ -751,7 +751,7 @@ class _Run:
                 self._drop_hold(key)
             else:
                 self._keep(rule, key, row, hold, kept)
-            self._release(key, row, hold, told=True)  # if there are any, a crash came between the two changelog writes
+            self._release(key, row, hold, again=True)  # if there are any, a crash came between the two changelog writes
         elif _confirmed(rule, hold.copies):
             self._close(rule, key, row, hold, _people(rule, hold.copies), "hold_ended")
         elif not hold.stage:
@@ -871,9 +871,9 @@ def _checksum(said: Any) -> str:
     return f"{zlib.crc32(orjson.dumps(merge.denials([said]))):x}"
 
 
-def _told(copies: Sequence[Copy]) -> list[Told]:
-    told = [Told(copy.source, copy.received, copy.event_id, copy.origin or _NOWHERE) for copy in copies]
-    return told if len(told) == 1 else sorted(told, key=_RECEIVED)
+def _briefs(copies: Sequence[Copy]) -> list[CopyBrief]:
+    briefs = [CopyBrief(copy.source, copy.received, copy.event_id, copy.origin or _NOWHERE) for copy in copies]
+    return briefs if len(briefs) == 1 else sorted(briefs, key=_RECEIVED)
 
 
 _NOWHERE = Origin()
@@ -885,7 +885,7 @@ def _held_back(row: Row) -> bool:
     return row.routes is not None and any(reason == "consent_absent" for _, reason in row.routes.values())
 
 
-def _place(copy: Copy) -> str:
+def _origin(copy: Copy) -> str:
     """Where it was read."""
     origin = copy.origin
     if not origin:
@@ -896,4 +896,4 @@ def _place(copy: Copy) -> str:
 def _arrival(copy: Copy, offset: int = -1) -> Arrival:
     event_id = copy.event_id
     its = "" if event_id == shape.conversion_id(copy) else event_id
-    return Arrival(copy.source, copy.received, offset, its, _place(copy))
+    return Arrival(copy.source, copy.received, offset, its, _origin(copy))
