@@ -5,10 +5,10 @@ What it decides is in app/dedup.py; this file reads and writes. It is the one wr
 
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import orjson
@@ -116,7 +116,7 @@ class Dedup:
             prints=prints.of_copies if prints.keys else None,
             secrets=prints.keys,
             denies=self._denies,
-            told=self._told,
+            output=self._output,
             alike=self._alike,
         )
 
@@ -242,33 +242,29 @@ class Dedup:
                 rows[names.receipts, p] += out.receipts
         return rows
 
-    def _told(self, closing: dedup.Closing) -> Output:
+    def _output(self, closing: dedup.Closing) -> Output:
         """What goes out, as others may see it."""
-        known = self.pipeline.people.known
-        if closing.how == "erased" or (known.changes and known.erases(shape.as_event(closing.event))):
-            bare = erasure.bare(closing.closed())
-            return self._output(closing, bare.event, bare.record)
-        return self._output(closing, closing.event, closing.record)
-
-    def _output(self, closing: dedup.Closing, event: Event | Copy, record: Callable[[Any], Any]) -> Output:
-        """`record` makes a record of capistream.conversions, of the event as JSON where that is there already."""
-        key, how, event_name = closing.key, closing.how, closing.event.event_name
-        if not closing.decision.routes:
-            return Output(key, how, event_name, _json(record(None)))
+        key, how, event_name, known = closing.key, closing.how, closing.event.event_name, self.pipeline.people.known
+        if how == "erased" or (known.changes and known.erases(shape.as_event(closing.event))):
+            closing = erasure.bare(closing)
+        event, routes = closing.event, closing.decision.routes
+        if not routes:
+            return Output(key, how, event_name, _json(closing.record()))
         queued, ended = [], []
         said = msgspec.Raw(_json(event))  # once, however many destinations get it
-        for name, route in closing.decision.routes.items():
+        for name, route in routes.items():
             if route.state == "queued":
                 queued.append((name, _json(Queued(1, said, route.basis))))
             else:
                 ended.append((name, route.state))
-        told = self._receipts(event, closing.decision.routes) if ended else ()
-        return Output(key, how, event_name, _json(record(said)), queued, ended, told)
+        told = self._receipts(event, routes) if ended else ()
+        return Output(key, how, event_name, _json(closing.record(said)), queued, ended, told)
 
-    def _receipts(self, event: Event | Copy, routes: Mapping[str, routing.Route]) -> list[intake.Row]:
+    def _receipts(self, event: Copy, routes: Mapping[str, routing.Route]) -> list[intake.Row]:
         """Of the destinations that do not get it."""
-        event = shape.as_event(event) if isinstance(event, Copy) else event
-        row = partial(receipts.row, event, now=int(time.time() * 1000), config=self.pipeline.settings.hash)
+        row = partial(
+            receipts.row, shape.as_event(event), now=int(time.time() * 1000), config=self.pipeline.settings.hash
+        )
         return [
             row(name, route.state, reason=route.reason, basis=route.basis)
             for name, route in routes.items()

@@ -52,10 +52,8 @@ MEMORY = b"\x1d"
 HOT = 16
 #: Milliseconds beyond the horizon for which a row stays: a copy from within the horizon may be read so much later.
 GRACE = 86_400_000
-KEEP = (
-    7 * 86_400_000
-)  # milliseconds for which a conversion held back for want of consent waits for a copy that brings it
-
+#: Milliseconds for which a conversion held back for want of consent waits for a copy that brings it.
+KEEP = 7 * 86_400_000
 MOST_KINDS = 1024  # of events, by which decisions are remembered
 MOST_PLACES = 4  # offsets in a row's "x"
 
@@ -116,7 +114,7 @@ _read_held = msgspec.json.Decoder(Held).decode
 _json = msgspec.json.Encoder().encode
 
 
-class Told(msgspec.Struct, gc=False):
+class CopyBrief(msgspec.Struct, gc=False):
     """What a record of capistream.conversions tells of a copy."""
 
     source: str
@@ -150,7 +148,7 @@ class Conversion(msgspec.Struct, gc=False):
     v: int
     event: Any  # a Copy, or JSON
     closed: str
-    copies: list[Told]
+    copies: list[CopyBrief]
     received: int
     routes: msgspec.Raw
 
@@ -167,41 +165,15 @@ class Closing(msgspec.Struct, gc=False):
 
     def record(self, event: msgspec.Raw | None = None) -> Conversion:
         """As it stands in capistream.conversions. `event`: where that is JSON already."""
-        copies, routes = _told(self.copies), self.decision.json
+        copies, routes = _briefs(self.copies), self.decision.json
         return Conversion(ROW_VERSION, event or self.event, self.how, copies, self.received, routes)
-
-    def closed(self) -> "Closed":
-        copies = _copies([shape.as_event(copy) for copy in self.copies])
-        return Closed(self.key, shape.as_event(self.event), self.how, self.decision.routes, copies, self.received)
-
-
-class Closed(NamedTuple):
-    """The same for whoever does not write it at once, as dictionaries: ready to go, or parked."""
-
-    key: bytes
-    event: Event
-    how: str  # complete, no_hold, hold_ended, unconfirmed; updated: a late copy changed something; erased
-    routes: Mapping[str, Route]
-    copies: Sequence[Json]  # what is known of each copy: source, received, origin, event_id
-    received: int  # copies received so far, repeats included
-
-    def record(self, event: msgspec.Raw | None = None) -> Json:
-        """As it stands in capistream.conversions. `event`: where that is JSON already."""
-        return {
-            "v": ROW_VERSION,
-            "event": event or self.event,
-            "closed": self.how,
-            "copies": list(self.copies),
-            "received": self.received,
-            "routes": {name: route.told for name, route in self.routes.items()},
-        }
 
 
 @dataclass
 class Result:
     """What came of one batch."""
 
-    closed: list[Any] = field(default_factory=list)  # what `Partition.told` makes of each Closing
+    closed: list[Any] = field(default_factory=list)  # what `Partition.output` makes of each Closing
     seen: Rows = field(default_factory=dict)
     held: Rows = field(default_factory=dict)
     duplicates: list[tuple[str, str]] = field(default_factory=list)  # (event name, repeat or late), each record once
@@ -229,11 +201,10 @@ class Partition:
     updating: frozenset[str] = frozenset()  # destinations that can take a revision
     prints: Callable[[Sequence[Event]], Sequence[str]] | None = None  # for `f` of the row
     secrets: Sequence[bytes] = ()  # for the marks of people in rows: the key in use, and those before it
-    denies: Callable[[Event, Container[str]], bool] = lambda _copy, _but: (
-        False
-    )  # any destination anything, but for these
+    #: Does this copy deny any destination anything, but for these?
+    denies: Callable[[Event, Container[str]], bool] = lambda _copy, _but: False
     #: Makes of each closing what the result has of it, at once, while the event is in the processor's caches.
-    told: Callable[[Closing], Any] = Closing.closed
+    output: Callable[[Closing], Any] = lambda closing: closing
     #: Names events with the same consent and the same routes: one decision for all of them. None: this one may be the only one.
     alike: Callable[[Copy], Hashable | None] = lambda _event: None
     since: int | None = None  # Unix milliseconds: what was received before may have been sent, and nobody remembers
@@ -331,7 +302,7 @@ class Partition:
         return _Run(self, seen_get, held_get, keys_).erase(keys_, gone)
 
 
-class _Place(NamedTuple):
+class _Position(NamedTuple):
     """Of a record in the log."""
 
     offset: int
@@ -419,11 +390,11 @@ class _Run:
         left = [copy for copies in kin if not any(gone(shape.as_event(copy)) for copy in copies) for copy in copies]
         if left:
             if len(left) < len(hold.copies):
-                hold.copies = merge.distinct_copies(left)
+                hold.copies = merge.distinct(left)
                 self.changed_holds.add(key)
             return False
         if row.how in (None, "unconfirmed"):
-            event = merge.of_copies(hold.copies, hold.consent)
+            event = merge.merged(hold.copies, hold.consent)
             decision = self.partition.decide(event).instead("erased", "erasure")
             self._out(key, event, "erased", decision, (), row)
             row.how, row.when = "erased", self.partition.now or hold.deadline
@@ -468,7 +439,7 @@ class _Run:
         new = self._enter(key, row, copy, offset)
         if row.who and row.how is not None and self._is_stranger(rule, row, copy):
             self._turn_away(row, copy)
-        elif 0 <= row.hot_from < offset and not any(c.origin and c.origin == _place(copy) for c in row.arrivals):
+        elif 0 <= row.hot_from < offset and not any(c.origin and c.origin == _origin(copy) for c in row.arrivals):
             self._alone(copy)
         elif row.how is not None:
             self._late(rule, key, row, hold, copy, new=new)
@@ -485,7 +456,7 @@ class _Run:
             self._join(rule, key, row, None, copy, new=True)
         else:  # neither held nor kept
             why = self._unproved(copy, self.record.timestamp, rule)
-            self._conclude(key, row, why, merge.of_one(copy), [copy], "no_hold", copy.received)
+            self._conclude(key, row, why, merge.merged([copy]), [copy], "no_hold", copy.received)
 
     def _is_stranger(self, rule: EventRule, row: Row, copy: Copy) -> bool:
         """Of a conversion that has closed."""
@@ -585,7 +556,7 @@ class _Run:
         # after a crash between the two changelog writes the hold is of before its closing: what came since is read again
         hold = hold or Held(ROW_VERSION, 0, 0, row.arrivals[0].offset, [])
         self._keep(rule, key, row, hold, "parked" if unconfirmed else "kept")
-        self._release(key, row, hold, told=True)
+        self._release(key, row, hold, again=True)
         changed = self._add(key, hold, copy, "")
         if unconfirmed:
             if _confirmed(rule, hold.copies):
@@ -610,12 +581,12 @@ class _Run:
     def _add(self, key: bytes, hold: Held, copy: Copy, repeated: str) -> bool:
         """Whether the copy says anything new; if not and `repeated`, that is counted."""
         copies = [*hold.copies, copy]
-        known = merge.distinct_copies(copies)
+        known = merge.distinct(copies)
         if not (changed := len(known) == len(copies) or known != hold.copies) and repeated:
             self.result.duplicates.append((copy.event_name, repeated))
         hold.copies = known
         if len(known) == merge.MAX_COPIES:
-            hold.consent = merge.merge_consent([hold.consent or {}, merge.decided(map(shape.as_event, copies))])
+            hold.consent = merge.merge_consent([hold.consent or {}, merge.decided(copies)])
         self.changed_holds.add(key)
         return changed
 
@@ -634,7 +605,7 @@ class _Run:
 
     def _out(self, key: bytes, event: Copy, how: str, decision: Decision, copies: Sequence[Copy], row: Row) -> None:
         closing = Closing(key, event, how, decision, copies, row.received)
-        self.result.closed.append(self.partition.told(closing))
+        self.result.closed.append(self.partition.output(closing))
 
     def _close(self, rule: EventRule, key: bytes, row: Row, hold: Held, kin: Kin, how: str) -> None:
         (_, its), *others = kin
@@ -643,14 +614,14 @@ class _Run:
             when = self.partition.now
         else:
             when = max([copy.received for copy in hold.copies])
-        event = merge.of_copies(its, hold.consent)
+        event = merge.merged(its, hold.consent)
         if others:
             row.people = 1 + len(others)
             event.labels = sorted({*(event.labels or ()), "several_people"})
             self.result.flags.append((event.event_name, "several_people"))
         self._conclude(key, row, hold.why or _unconfirmed(rule, its), event, its, how, when)
         for mark, its in others:
-            its_key, event = _set_apart(merge.of_copies(its, hold.consent), mark, "several_people")
+            its_key, event = _set_apart(merge.merged(its, hold.consent), mark, "several_people")
             self.apart[its_key] = None
             self.result.flags.append((event.event_name, "several_people"))
             arrivals = [_arrival(copy) for copy in its]
@@ -665,7 +636,7 @@ class _Run:
         elif key in self.holds:  # else it closes with its first copy
             self._drop_hold(key)
         if hold.late:
-            self._release(key, row, hold, told=False)
+            self._release(key, row, hold, again=False)
 
     def _conclude(
         self,
@@ -694,24 +665,24 @@ class _Run:
             row.prints = tuple(prints)
         self.changed[key] = row
 
-    def _release(self, key: bytes, row: Row, hold: Held, *, told: bool) -> None:
-        """The copies past the deadline that waited for the closing. `told`: after a crash, when the outputs were written."""
+    def _release(self, key: bytes, row: Row, hold: Held, *, again: bool) -> None:
+        """The copies past the deadline that waited for the closing. `again`: after a crash, the outputs are there."""
         record = self.record
         late, hold.late = hold.late, []
         for offset, appended, copy in late:
-            self.record = _Place(offset, appended)  # where it stands itself
+            self.record = _Position(offset, appended)  # where it stands itself
             rule = self.partition.rule(copy.event_name)
             if self._is_stranger(rule, row, copy):
                 self._turn_away(row, copy)
                 continue
             self._deny(key, row, copy)
-            if row.kept and self._add(key, hold, copy, "") and not told:
+            if row.kept and self._add(key, hold, copy, "") and not again:
                 self._update(rule, key, row, hold)
         self.record = record
 
     def _update(self, rule: EventRule, key: bytes, row: Row, hold: Held) -> None:
         """A late copy said something new: to whom does it matter?"""
-        event = merge.of_copies(hold.copies, hold.consent)
+        event = merge.merged(hold.copies, hold.consent)
         before, routes = row.routes or {}, self.partition.decide(event).routes
         queued = {name: route for name, route in routes.items() if route.state == "queued"}
         fresh = {n: r for n, r in queued.items() if before.get(n, ["", ""])[1] == "consent_absent"}
@@ -725,7 +696,7 @@ class _Run:
             row.routes = {n: said for n, said in before.items() if n not in fresh} or None
         if revised:
             row.revisions += 1
-            event.revision = row.revisions
+            event = msgspec.structs.replace(event, revision=row.revisions)
             self._out(key, event, "updated", Decision(revised), hold.copies, row)
 
     def _keep(self, rule: EventRule, key: bytes, row: Row, hold: Held, stage: str) -> None:
@@ -781,7 +752,7 @@ class _Run:
                 self._drop_hold(key)
             else:
                 self._keep(rule, key, row, hold, kept)
-            self._release(key, row, hold, told=True)  # if there are any, a crash came between the two changelog writes
+            self._release(key, row, hold, again=True)  # if there are any, a crash came between the two changelog writes
         elif _confirmed(rule, hold.copies):
             self._close(rule, key, row, hold, _people(rule, hold.copies), "hold_ended")
         elif not hold.stage:
@@ -901,17 +872,9 @@ def _checksum(said: Any) -> str:
     return f"{zlib.crc32(orjson.dumps(merge.denials([said]))):x}"
 
 
-def _copies(copies: Sequence[Event]) -> list[Json]:
-    return [
-        {"source": c["source"], "received": c["received"], "event_id": c["event_id"], "origin": c.get("origin", {})}
-        for c in (copies if len(copies) == 1 else sorted(copies, key=lambda c: c["received"]))
-    ]
-
-
-def _told(copies: Sequence[Copy]) -> list[Told]:
-    """The same of what they are before they are dictionaries."""
-    told = [Told(copy.source, copy.received, copy.event_id, copy.origin or _NOWHERE) for copy in copies]
-    return told if len(told) == 1 else sorted(told, key=_RECEIVED)
+def _briefs(copies: Sequence[Copy]) -> list[CopyBrief]:
+    briefs = [CopyBrief(copy.source, copy.received, copy.event_id, copy.origin or _NOWHERE) for copy in copies]
+    return briefs if len(briefs) == 1 else sorted(briefs, key=_RECEIVED)
 
 
 _NOWHERE = Origin()
@@ -923,7 +886,7 @@ def _held_back(row: Row) -> bool:
     return row.routes is not None and any(reason == "consent_absent" for _, reason in row.routes.values())
 
 
-def _place(copy: Copy) -> str:
+def _origin(copy: Copy) -> str:
     """Where it was read."""
     origin = copy.origin
     if not origin:
@@ -934,4 +897,4 @@ def _place(copy: Copy) -> str:
 def _arrival(copy: Copy, offset: int = -1) -> Arrival:
     event_id = copy.event_id
     its = "" if event_id == shape.conversion_id(copy) else event_id
-    return Arrival(copy.source, copy.received, offset, its, _place(copy))
+    return Arrival(copy.source, copy.received, offset, its, _origin(copy))

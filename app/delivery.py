@@ -76,9 +76,8 @@ class Job(msgspec.Struct, eq=False):
     unclear_since: float | None = None  # Unix time of the first attempt of which nobody knows whether it was taken
     added: float = 0.0  # steady time
     told: str = ""  # the failure of it that was traced last
-    traces: list[int] = msgspec.field(
-        default_factory=list
-    )  # offsets of its rows in the topic of traces, the newest ones
+    #: Offsets of its rows in the topic of traces, the newest ones.
+    traces: list[int] = msgspec.field(default_factory=list)
     looked_up: int = -1  # how many were forgotten or denied late when it was certain that this may go
 
     @property
@@ -166,9 +165,8 @@ class Queue:
         self.policy = policy
         self._clock = clock or Clock()
         self._dice = dice or random.Random()  # noqa: S311 (no secret hangs on it)
-        self._ready: OrderedDict[tuple[str, ...], deque[Job]] = (
-            OrderedDict()
-        )  # by group, in the order of their first jobs
+        # by group, in the order of their first jobs
+        self._ready: OrderedDict[tuple[str, ...], deque[Job]] = OrderedDict()
         self._begun: dict[tuple[str, ...], float] = {}  # by group, the steady time at which its last request began
         self._later: list[tuple[float, int, Job]] = []  # a heap by steady time
         self._pieces: deque[list[Job]] = deque()  # halves of a request, to be sent as they are

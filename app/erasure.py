@@ -25,15 +25,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
+import msgspec
 import orjson
 
 from app import browser_ids, identity, keys, receipts, redaction, topics
-from app.dedup import ALIAS, MEMORY, Closed
+from app.dedup import ALIAS, MEMORY, Closing
 from app.errors import BadEvent, SettingsError
 from app.events import Event, Ids, Json
 from app.formats import NOT_AN_ID
 from app.routing import Route
 from app.settings import Settings
+from app.shape import as_event, from_event
 
 What = Literal["erase", "withdraw"]
 
@@ -337,9 +339,10 @@ def routes(found: Mapping[str, Route], what: What | None) -> Mapping[str, Route]
     return {name: Route(state, reason, one.basis) if one.state == "queued" else one for name, one in found.items()}
 
 
-def bare(closed: Closed) -> Closed:
+def bare(closing: Closing) -> Closing:
     """A conversion of somebody who was erased: that there was one, and what it was worth."""
-    return closed._replace(event=receipts.brief(closed.event), how="erased", copies=())
+    event = from_event(receipts.brief(as_event(closing.event)))
+    return msgspec.structs.replace(closing, event=event, how="erased", copies=())
 
 
 # What remains

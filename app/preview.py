@@ -19,6 +19,7 @@ from app.formats import FORMATS, Ignored
 from app.normalize import Inlet, Normalized, inlet_of, normalize, parse, wanted_variants
 from app.prepare import Final, Masked, prepare, shown
 from app.settings import Settings
+from app.shape import as_event
 from sinks import SINKS
 
 _SOURCE = "preview"  # the topic that origins name
@@ -110,7 +111,7 @@ def read(text: bytes, inlet: Inlet, now: int, made_up: str = "") -> tuple[list[E
     return copies, refused
 
 
-def conversions(copies: Iterable[Event], settings: Settings, now: int) -> list[dedup.Closed]:
+def conversions(copies: Iterable[Event], settings: Settings, now: int) -> list[dedup.Closing]:
     """The conversions that these copies are, as dedup closes them; in the order of their closing."""
     return merged(copies, settings, now).closed
 
@@ -125,7 +126,7 @@ def merged(copies: Iterable[Event], settings: Settings, now: int) -> dedup.Resul
 
 
 def requests(
-    closed: Iterable[dedup.Closed], settings: Settings, now: int, only: Iterable[str] = ()
+    closed: Iterable[dedup.Closing], settings: Settings, now: int, only: Iterable[str] = ()
 ) -> Iterator[dict[str, Any]]:
     """Per conversion and destination: the request, or the outcome and its reason. Raises nothing; reads no secret."""
     wanted = set(only)
@@ -133,8 +134,8 @@ def requests(
         for name, destination in settings.destinations.items():
             if wanted and name not in wanted:
                 continue
-            route, sink = conversion.routes[name], SINKS[destination.sink](destination)
-            event = conversion.event
+            route, sink = conversion.decision.routes[name], SINKS[destination.sink](destination)
+            event = as_event(conversion.event)
             told: Json = {"destination": name, "event_name": event["event_name"], "event_id": event["event_id"]}
             if order := event.get("commerce", {}).get("transaction_id"):
                 told["transaction_id"] = order

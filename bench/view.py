@@ -28,6 +28,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+import msgspec
 import orjson
 import race
 import report
@@ -40,6 +41,7 @@ from app.kafka import Kafka
 from app.normalize import Inlet, Normalized, normalize
 from app.outcome_rows import NAME
 from app.routing import Route
+from app.shape import as_event
 
 DEMO = Path(__file__).parent.parent / "app" / "demo" / "demo.toml"
 GOALS = {"page_ms": 2000, "pause_ms": 500, "grown_mb": 200}
@@ -87,11 +89,12 @@ class Template:
         (closed,) = result.closed
         self.copies = [(record.key, record.value) for record in sent]
         self.seen = [(key, row) for key, row in result.seen.items() if row is not None]
-        self.conversion = closed.key, orjson.dumps(closed.record())
-        self.receipts = [_receipt(closed.event, "ga4", "held_back"), _receipt(closed.event, "meta", "delivered")]
+        self.conversion = closed.key, msgspec.json.encode(closed.record())
+        event = as_event(closed.event)
+        self.receipts = [_receipt(event, "ga4", "held_back"), _receipt(event, "meta", "delivered")]
         outcome = {"v": 1, "o": "delivered", "t": 7_000_000_000_002, "n": 1, "r": "", "d": ""}
         self.outcome = closed.key + NAME + b"Purchase", orjson.dumps(outcome)
-        self.queued = closed.key, orjson.dumps({"v": 1, "event": closed.event, "basis": "ad_storage granted"})
+        self.queued = closed.key, orjson.dumps({"v": 1, "event": event, "basis": "ad_storage granted"})
         self.trace = closed.key, orjson.dumps(TRACE)
 
 

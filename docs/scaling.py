@@ -18,6 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 
 from app import dedup, keys, outcome_rows, preview, receipts, settings, topics, trace
@@ -27,6 +28,7 @@ from app.demo.run import SESSIONS
 from app.events import Event
 from app.normalize import Inlet, Normalized, normalize, wanted_variants
 from app.prepare import Final, Masked, prepare
+from app.shape import as_event
 from sinks import SINKS
 from sinks._base import Payload
 
@@ -139,14 +141,14 @@ def weights(destinations: int = 5) -> Weights:
             horizon = known.rule(keys.parts(key.removeprefix(dedup.ALIAS))[2]).horizon
             found.row("seen", key, row, max(horizon, known.view.journey_retention) / DAY)
     for closed in result.closed:
-        found.record("conversions", closed.key, orjson.dumps(closed.record()))
+        found.record("conversions", closed.key, msgspec.json.encode(closed.record()))
         for name in known.destinations:
             _at_destination(name, closed, known, found)
     return found
 
 
-def _at_destination(name: str, closed: dedup.Closed, known: settings.Settings, found: Weights) -> None:
-    one, route, event = known.destinations[name], closed.routes[name], closed.event
+def _at_destination(name: str, closed: dedup.Closing, known: settings.Settings, found: Weights) -> None:
+    one, route, event = known.destinations[name], closed.decision.routes[name], as_event(closed.event)
     sink, receipt = SINKS[one.sink](one), partial(receipts.row, event, name, now=NOW, config=known.hash)
     if route.state != "queued":
         found.record("receipts", *receipt(route.state, reason=route.reason, basis=route.basis)[:2], name)

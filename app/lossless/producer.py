@@ -23,9 +23,8 @@ class Producer(stock.Producer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._turns: dict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._second: AIOKafkaProducer | None = None
-        self._refusing: dict[
-            str, tuple[float, str]
-        ] = {}  # topic -> (monotonic time of the next try, why it takes nothing)
+        # topic -> (monotonic time of the next try, why it takes nothing)
+        self._refusing: dict[str, tuple[float, str]] = {}
         super().__init__(*args, **kwargs)
 
     def _settings_extra(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from app import merge, people
 from app.destination import Destination
 from app.events import Event, Json
 from app.settings import Settings
+from app.shape import from_event
 from app.view import shown
 from app.view.lookup import DONE, iso
 from app.view.payloads import Found
@@ -144,13 +145,14 @@ def _sources(event: Event, used: Mapping[int, Event]) -> dict[str, list[int]]:
     if not used:
         return {}
     whole: Any = event
-    numbers = {id(copy): n for n, copy in used.items()}
+    copies = {n: from_event(copy) for n, copy in used.items()}
+    numbers = {id(copy): n for n, copy in copies.items()}
     found: dict[str, list[int]] = {}
-    for path, copies in merge.origins(used.values()).items():
+    for path, of_path in merge.origins([*copies.values()]).items():
         part, _, name = path.partition(".")
-        if part not in ("consent", "labels") and any(_at(one, part, name) != _at(whole, part, name) for one in copies):
-            continue
-        found[path] = sorted(numbers[id(copy)] for copy in copies)
+        told = sorted(numbers[id(copy)] for copy in of_path)
+        if part in ("consent", "labels") or all(_at(used[n], part, name) == _at(whole, part, name) for n in told):
+            found[path] = told
     return found
 
 

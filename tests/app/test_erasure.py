@@ -2,17 +2,19 @@
 
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app import erasure, keys, settings, topics
-from app.dedup import ALIAS, MEMORY, Closed
+from app.dedup import ALIAS, MEMORY, Closing, Decision
 from app.erasure import KINDS, Entry, Forgotten, Prints, entry, marks, read
 from app.errors import BadEvent, SettingsError
 from app.normalize import Inlet, Normalized, normalize
 from app.routing import Route
+from app.shape import from_event
 from tests.factories import events, make_event, sha
 
 NOW = 1_795_420_802_000  # after the sample event was received
@@ -242,17 +244,18 @@ def test_only_what_was_to_go_out_is_kept_back():
 
 def test_of_an_erased_conversion_stays_what_it_was_worth():
     event = make_event()
-    closed = Closed(
-        keys.key(event), event, "complete", {"ads": Route("erased", "erasure")}, [{"origin": {"request": "r"}}], 2
+    copy = from_event(event)
+    closing = Closing(
+        keys.key(event), copy, "complete", Decision({"ads": Route("erased", "erasure")}), [copy, copy], received=2
     )
 
-    record = erasure.bare(closed).record()
+    record = orjson.loads(msgspec.json.encode(erasure.bare(closing).record()))
 
     assert record["closed"] == "erased"
     assert record["copies"] == []
     assert set(record["event"]) == {"v", "event_id", "event_name", "site", "source", "time", "received", "commerce"}
     assert record["event"]["commerce"] == {"transaction_id": "1001", "value": 59.98, "currency": "USD"}
-    assert keys.key(record["event"]) == closed.key
+    assert keys.key(record["event"]) == closing.key
 
 
 # Rows that outlive the data

@@ -1,10 +1,10 @@
 """app/merge.py: one conversion of any set of copies, whatever their order, number and grouping."""
 
 import itertools
+from collections.abc import Iterable
 from random import Random
 from typing import Any, get_args
 
-import msgspec
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -111,6 +111,23 @@ MANY = st.lists(COPY, min_size=merge.MAX_COPIES, max_size=3 * merge.MAX_COPIES)
 fast = settings(max_examples=60, deadline=None)
 
 
+def distinct(copies: Iterable[Event]) -> list[Event]:
+    return [as_event(copy) for copy in merge.distinct(list(map(from_event, copies)))]
+
+
+def merged_distinct(copies: Iterable[Event], cut: Json | None = None) -> Event:
+    return as_event(merge.merged(list(map(from_event, copies)), cut))
+
+
+def decided(copies: Iterable[Event]) -> Json:
+    return merge.decided(map(from_event, copies))
+
+
+def origins(copies: Iterable[Event]) -> dict[str, list[Event]]:
+    found = merge.origins(list(map(from_event, copies)))
+    return {path: [as_event(copy) for copy in some] for path, some in found.items()}
+
+
 def without_empty(part: Any) -> Json:
     return {name: value for name, value in part.items() if value not in ({}, [])}
 
@@ -124,15 +141,15 @@ def test_order_and_repetition_change_nothing(copies, data):
     again = data.draw(st.permutations(copies + data.draw(st.lists(st.sampled_from(copies), max_size=4))))
 
     assert merge.merge(again) == merge.merge(copies)
-    assert merge.distinct(again) == merge.distinct(copies)
+    assert distinct(again) == distinct(copies)
 
 
 @fast
 @given(COPIES, st.data())
 def test_copies_known_to_be_distinct_merge_to_the_same_in_whatever_order(copies, data):
-    known = data.draw(st.permutations(merge.distinct(copies)))
+    known = data.draw(st.permutations(distinct(copies)))
 
-    assert orjson.dumps(merge.merge_distinct(known)) == orjson.dumps(merge.merge(copies))
+    assert orjson.dumps(merged_distinct(known)) == orjson.dumps(merge.merge(copies))
 
 
 @fast
@@ -154,7 +171,7 @@ def test_order_changes_not_one_byte_of_any_events_that_fit_the_schema(copies, da
 @fast
 @given(st.one_of(COPIES, MANY), COPY)
 def test_copies_one_by_one_come_to_the_same_set_as_all_at_once(copies, last):
-    assert merge.distinct([*merge.distinct(copies), last]) == merge.distinct([*copies, last])
+    assert distinct([*distinct(copies), last]) == distinct([*copies, last])
 
 
 @fast
@@ -166,16 +183,16 @@ def test_any_grouping_merges_to_the_same_with_what_was_cut_told_apart(copies, da
     while rest:
         size = data.draw(st.integers(1, len(rest)))
         together, rest = known + rest[:size], rest[size:]
-        known, cut = merge.distinct(together), merge.merge_consent([cut, merge.decided(together)])
+        known, cut = distinct(together), merge.merge_consent([cut, decided(together)])
 
-    assert merge.merge(known, cut) == merge.merge(copies)
+    assert merged_distinct(known, cut) == merge.merge(copies)
 
 
 def test_of_equal_copies_the_earliest_received_is_kept_and_its_time_counts():
     late = make_copy("server", received=3_000, time=500, origin={"request": "a"})
     early = make_copy("server", received=2_000, time=700, origin={"request": "b"})
 
-    assert merge.distinct([late, early]) == [early]
+    assert distinct([late, early]) == [early]
     assert merge.merge([late, early])["time"] == 700
     assert merge.merge([late, early])["received"] == 2_000
 
@@ -183,11 +200,11 @@ def test_of_equal_copies_the_earliest_received_is_kept_and_its_time_counts():
 def test_equal_copies_received_in_the_same_millisecond_are_told_apart_by_origin():
     one, two = make_copy("server", origin={"request": "a"}), make_copy("server", origin={"request": "b"})
 
-    assert merge.distinct([two, one]) == merge.distinct([one, two]) == [one]
+    assert distinct([two, one]) == distinct([one, two]) == [one]
 
 
 def test_the_same_content_of_two_sources_is_two_copies():
-    assert len(merge.distinct([make_copy("server"), make_copy("pixel")])) == 2
+    assert len(distinct([make_copy("server"), make_copy("pixel")])) == 2
 
 
 @pytest.mark.parametrize("received", [1, 3])
@@ -202,38 +219,14 @@ def test_what_was_relayed_stays_known_whatever_other_copies_say_of_that_tag(rece
     assert first["tags"] == {"G-ABC1234567": {"relayed": True}}
 
 
-@fast
-@given(st.one_of(COPIES, MANY))
-def test_copies_as_dedup_has_them_come_to_the_same_set_and_the_same_event(copies):
-    known = merge.distinct_copies([from_event(copy) for copy in copies])
-    cut = merge.decided(copies)
-
-    assert [as_event(copy) for copy in known] == merge.distinct(copies)
-    assert as_event(merge.of_copies(known, cut)) == merge.merge_distinct(merge.distinct(copies), cut)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(events(), min_size=1, max_size=2, unique_by=lambda copy: copy["source"]))
-def test_one_or_two_copies_as_dedup_has_them_merge_to_the_same_whatever_they_say(copies):
-    assert as_event(merge.of_copies([from_event(copy) for copy in copies])) == merge.merge_distinct(copies)
-
-
 @pytest.mark.parametrize("relayed", ["pixel", "server"])
-def test_what_was_relayed_stays_known_of_two_copies_as_dedup_has_them(relayed):
+def test_what_was_relayed_stays_known_whichever_copy_says_so(relayed):
     pixel, server = (
         from_event(make_copy(source, tags={"meta": {"ran": True} | ({"relayed": True} if source == relayed else {})}))
         for source in ("pixel", "server")
     )
 
-    assert merge.of_two(pixel, server).tags == {"meta": {"ran": True, "relayed": True}}
-
-
-@fast
-@given(st.lists(COPY, min_size=2, max_size=2, unique_by=lambda copy: copy["source"]))
-def test_two_copies_merge_to_the_same_bytes_in_either_order(copies):
-    one, other = map(from_event, copies)
-
-    assert msgspec.json.encode(merge.of_two(one, other)) == msgspec.json.encode(merge.of_two(other, one))
+    assert merge.merged([pixel, server]).tags == {"meta": {"ran": True, "relayed": True}}
 
 
 def test_no_copies_are_an_error():
@@ -247,14 +240,14 @@ def test_no_copies_are_an_error():
 @fast
 @given(MANY)
 def test_at_most_so_many_copies_are_kept(copies):
-    assert len(merge.distinct(copies)) <= merge.MAX_COPIES
+    assert len(distinct(copies)) <= merge.MAX_COPIES
 
 
 @pytest.mark.parametrize("lonely", SOURCES)
 def test_many_copies_of_the_others_do_not_push_out_the_only_one_of_a_source(lonely):
     others = [make_copy(source, custom={"n": n}) for source in SOURCES if source != lonely for n in range(20)]
 
-    kept = merge.distinct([*others, make_copy(lonely)])
+    kept = distinct([*others, make_copy(lonely)])
 
     assert len(kept) == merge.MAX_COPIES
     assert {copy["source"] for copy in kept} == set(SOURCES)
@@ -271,7 +264,7 @@ def test_a_denial_in_a_copy_too_many_counts(n):
 def test_categories_of_copies_too_many_are_not_collected_without_end():
     copies = [make_copy("pixel", consent={"categories": {f"c{i}": True}}) for i in range(100)]
 
-    assert merge.decided(copies) == {}
+    assert decided(copies) == {}
     assert len(merge.merge(copies)["consent"]["categories"]) == merge.MAX_COPIES
 
 
@@ -567,7 +560,7 @@ def test_each_field_of_a_merged_event_is_traced_to_its_copy():
         "server", commerce={"value": 6.0, "currency": "EUR"}, user={"email": {"plain": "h"}}, labels=["test"]
     )
 
-    found = merge.origins([pixel, server])
+    found = origins([pixel, server])
 
     assert {path: [copy["source"] for copy in copies] for path, copies in found.items()} == {
         "event_id": ["pixel"], "time": ["server"], "ids.fbp": ["pixel"], "ids.ga_client_id": ["pixel"],
@@ -576,7 +569,7 @@ def test_each_field_of_a_merged_event_is_traced_to_its_copy():
 
 
 def test_consent_is_of_all_copies_that_say_something():
-    found = merge.origins([said("pixel", ad_storage="granted"), said("server", ad_storage="denied", gpc=True)])
+    found = origins([said("pixel", ad_storage="granted"), said("server", ad_storage="denied", gpc=True)])
 
     assert [copy["source"] for copy in found["consent.ad_storage"]] == ["server", "pixel"]
     assert [copy["source"] for copy in found["consent.gpc"]] == ["server"]
@@ -586,7 +579,7 @@ def test_consent_is_of_all_copies_that_say_something():
 @given(st.one_of(COPIES, MANY))
 def test_what_a_field_was_taken_from_has_what_the_merged_event_has(copies):
     merged: Any = merge.merge(copies)
-    found = merge.origins(copies)
+    found = origins(copies)
 
     for path, some in found.items():
         part, _, name = path.partition(".")

@@ -3,9 +3,13 @@
 import hashlib
 from typing import Any
 
+import msgspec
+import orjson
+
 from app import dedup, keys, merge
 from app.events import Event, Json
 from app.routing import Route
+from app.shape import from_event
 from app.view.lookup import iso
 from app.view.payloads import Copy, Found
 from tests.factories import make_event
@@ -54,8 +58,10 @@ def conversion(copies: list[Event], **more: Any) -> Json:
 def record(copies: list[Event], **routes: Route) -> Json:
     """As it stands in capistream.conversions."""
     event = merge.merge(copies)
-    closed = dedup.Closed(keys.key(event), event, "complete", routes, dedup._copies(copies), len(copies))
-    return closed.record()
+    its = [from_event(copy) for copy in copies]
+    closing = dedup.Closing(keys.key(event), from_event(event), "complete", dedup.Decision(routes), its, len(copies))
+    said: Json = orjson.loads(msgspec.json.encode(closing.record()))
+    return said
 
 
 def found(copies: list[Event], *conversions: Json, traces: dict[int, Json] | None = None) -> Found:

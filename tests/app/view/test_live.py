@@ -18,7 +18,7 @@ QUEUED = Route("queued")
 def order(number, *sources, **routes):
     """(key, value) of a conversion of these sources."""
     copies = [
-        make_copy(source, after=n, commerce={"transaction_id": number, "value": "5.00", "currency": "EUR"}, event_id=f"e-{number}")
+        make_copy(source, after=n, commerce={"transaction_id": number, "value": 5.0, "currency": "EUR"}, event_id=f"e-{number}")
         for n, source in enumerate(sources or ("pixel", "server"))
     ]  # fmt: skip
     said = record(copies, **(routes or {"ads": QUEUED}))
@@ -52,7 +52,7 @@ def test_a_conversion_is_shown_with_what_became_of_it():
     (line,) = filled((key, said), outcomes=[receipt(said, "ads", "delivered", name="Purchase")]).lines()
 
     assert line.as_json() == {
-        "at": "2026-11-23T08:00:00.000Z", "id": "1", "site": "shop", "event_name": "purchase", "value": "5.00", "currency": "EUR",
+        "at": "2026-11-23T08:00:00.000Z", "id": "1", "site": "shop", "event_name": "purchase", "value": "5.0", "currency": "EUR",
         "sources": ["pixel", "server"], "received": 2, "closed": "complete",
         "destinations": {"ads": {"state": "delivered"}, "stats": {"state": "held_back", "reason": "consent_denied"}},
     }  # fmt: skip
