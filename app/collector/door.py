@@ -1,8 +1,7 @@
 """What the collector gives to routes of other modules: events taken in and kept, and answers that every client understands."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 from aiohttp import web
@@ -15,8 +14,7 @@ from app.normalize import Result
 from app.settings import Settings
 
 
-@dataclass(frozen=True)
-class Taken:
+class Taken(NamedTuple):
     """The events of one request, not written yet."""
 
     results: Sequence[Result]
@@ -68,12 +66,12 @@ class Ready(web.StreamResponse):
 
     def __init__(self, value: Any) -> None:
         super().__init__()
-        self._value = value
+        self._told = orjson.dumps(value)
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
-        body, date, writer = orjson.dumps(self._value), rfc822_formatted_time(), request.writer
-        head = f"HTTP/1.1 200 OK\r\n{self._head}Date: {date}\r\nContent-Length: {len(body)}\r\n\r\n"
-        await writer.write(head.encode() + body)
+        writer, date = request.writer, rfc822_formatted_time()
+        head = f"HTTP/1.1 200 OK\r\n{self._head}Date: {date}\r\nContent-Length: {len(self._told)}\r\n\r\n"
+        await writer.write(head.encode() + self._told)
         await writer.drain()
         self._eof_sent = True
         return writer

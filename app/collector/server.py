@@ -235,7 +235,7 @@ class Collector:
         taken = self.take(body, key.site, format_name, request)
         self.charge(request, len(taken.results))
         results, given = self._with_cookies(taken.results, visit, key.site)
-        response = await self.keep(replace(taken, results=results))
+        response = await self.keep(taken._replace(results=results))
         if response.status == 200:
             response.headers.extend(("Set-Cookie", one) for one in given)
         return response
