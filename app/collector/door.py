@@ -1,19 +1,20 @@
 """What the collector gives to routes of other modules: events taken in and kept, and answers that every client understands."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http import SERVER_SOFTWARE
 
 from app.events import Json
 from app.normalize import Result
 from app.settings import Settings
 
 
-@dataclass(frozen=True)
-class Taken:
+class Taken(NamedTuple):
     """The events of one request, not written yet."""
 
     results: Sequence[Result]
@@ -48,9 +49,32 @@ class Door(Protocol):
         """Write it. 200 when Kafka or the spool has all that could be taken, 400 when nothing could, 503 when neither has it."""
 
 
+_HEADERS = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
+
+
 def as_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    told = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff", **(headers or {})}
-    return web.Response(body=orjson.dumps(value), status=status, headers=told)
+    return web.Response(body=orjson.dumps(value), status=status, headers={**_HEADERS, **(headers or {})})
+
+
+class Ready(web.StreamResponse):
+    """The same, with 200 and no headers of its own, for a connection by HTTP/1.1 that stays open: written as it is, in a third of
+    the time.
+    """
+
+    _keep_alive = True
+    _head = "".join(f"{name}: {value}\r\n" for name, value in (*_HEADERS.items(), ("Server", SERVER_SOFTWARE)))
+
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self._told = orjson.dumps(value)
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
+        writer, date = request.writer, rfc822_formatted_time()
+        head = f"HTTP/1.1 200 OK\r\n{self._head}Date: {date}\r\nContent-Length: {len(self._told)}\r\n\r\n"
+        await writer.write(head.encode() + self._told)
+        await writer.drain()
+        self._eof_sent = True
+        return writer
 
 
 def problem(

@@ -1,6 +1,7 @@
 """Rows to Kafka from many requests: those that come while a batch is under way share the next one.
 
-Each partition has a lane of its own, so that one without a leader holds up no other. Who comes first is served first.
+Each partition has a lane of its own, so that one without a leader holds up no other. Who comes first is served first. Time is kept
+for all of them at once: a timer for each would cost a request more than its row does.
 """
 
 import asyncio
@@ -15,12 +16,15 @@ from app.intake import Row
 
 Place = tuple[str, int]  # topic and partition
 
+LOOK = 0.1  # seconds between two looks for what has waited long enough
+
 
 @dataclass(slots=True, eq=False)
 class Parcel:
     """What one request has for one place. `done` tells why Kafka did not take it; nothing: it has all of it."""
 
     rows: Sequence[Row]
+    until: float  # by the clock of the loop: then it is ended
     done: "asyncio.Future[BaseException | None]"
 
     def end(self, why: BaseException | None) -> None:
@@ -34,14 +38,28 @@ class Lanes:
     def __init__(self, producer: AIOKafkaProducer) -> None:
         self._producer, self._loop = producer, asyncio.get_running_loop()
         self._waiting: dict[Place, deque[Parcel]] = defaultdict(deque)
+        self._sent: dict[Place, list[Parcel]] = {}  # all of which is in the batch that is under way
         self._under_way: dict[Place, asyncio.Task[None]] = {}
+        self._looking: asyncio.TimerHandle | None = None
 
-    def put(self, place: Place, rows: Sequence[Row]) -> Parcel:
-        parcel = Parcel(rows, self._loop.create_future())
+    def put(self, place: Place, rows: Sequence[Row], patience: float) -> Parcel:
+        """To be ended with TimeoutError after so many seconds, or up to LOOK later. It may arrive nevertheless."""
+        parcel = Parcel(rows, self._loop.time() + patience, self._loop.create_future())
         self._waiting[place].append(parcel)
         if place not in self._under_way:
+            self._sent[place] = []
             self._under_way[place] = asyncio.create_task(self._run(place))
+            if self._looking is None:
+                self._looking = self._loop.call_later(LOOK, self._look)
         return parcel
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        for place in self._under_way:
+            for parcel in (*self._sent[place], *self._waiting[place]):
+                if parcel.until <= now:
+                    parcel.end(TimeoutError())
+        self._looking = self._loop.call_later(LOOK, self._look) if self._under_way else None
 
     async def _run(self, place: Place) -> None:
         waiting = self._waiting[place]
@@ -49,13 +67,14 @@ class Lanes:
             while waiting:
                 await self._send(place, waiting)
         finally:
-            del self._under_way[place]
+            del self._under_way[place], self._sent[place]
 
     async def _send(self, place: Place, waiting: deque[Parcel]) -> None:
         """One batch of what has waited longest, until Kafka has it or refuses it."""
         topic, partition = place
         batch = self._producer.create_batch()
         whole, begun = _fill(batch, waiting)
+        self._sent[place] = whole
         if not batch.record_count():
             return
         batch.close()

@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from app import acls, bus, clock, metrics, topics
-from app.collector.lanes import Lanes, Parcel
+from app.collector.lanes import Lanes
 from app.collector.spool import Entry, Spool
 from app.errors import CapistreamError, Unavailable
 from app.intake import Rows, new_rows
@@ -147,18 +147,13 @@ class Outbox:
         """Those that Kafka did not acknowledge in time. Some of them may arrive nevertheless."""
         if self._lanes is None:
             return rows
-        parcels = {place: self._lanes.put(place, some) for place, some in rows.items() if some}
-        # cheaper than `asyncio.timeout`, of which every request would need one
-        timer = asyncio.get_running_loop().call_later(patience, _give_up, parcels.values())
+        parcels = {place: self._lanes.put(place, some, patience) for place, some in rows.items() if some}
         refused: Rows = {}
-        try:
-            for place, parcel in parcels.items():
-                if (why := await parcel.done) is not None:
-                    if not (refused or self._away):
-                        log.warning("collector.kafka_unavailable", error=repr(why))
-                    refused[place] = rows[place]
-        finally:
-            timer.cancel()
+        for place, parcel in parcels.items():
+            if (why := await parcel.done) is not None:
+                if not (refused or self._away):
+                    log.warning("collector.kafka_unavailable", error=repr(why))
+                refused[place] = rows[place]
         return refused
 
     # -- from the spool to Kafka
@@ -208,11 +203,6 @@ class Outbox:
                 row = (None, clock.told_by_spool(self._spool.name, self._oldest, now), now)
                 await self._send({(topic, 0): [row]}, SPOOL_AFTER)
             await asyncio.sleep(TELL)
-
-
-def _give_up(parcels: Iterable[Parcel]) -> None:
-    for parcel in parcels:
-        parcel.end(TimeoutError())
 
 
 def _of(entries: Iterable[Entry]) -> Rows:

@@ -27,11 +27,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from app import erasure, forget, formats, intake, loop, metrics, plain, proxies, topics, traffic
 from app.collector import clients, cookies, cors, limits, openapi, routes
-from app.collector.door import Taken, as_json, problem
+from app.collector.door import Ready, Taken, as_json, problem
 from app.collector.outbox import Outbox
 from app.collector.pixel import Script
 from app.collector.tee import Tee
@@ -155,7 +155,7 @@ class Collector:
         rows = intake.new_rows()
         rows[self.names.people, 0] = [entry.row() for entry in entries]
         if not asked.dry_run and not await self._outbox.write(rows):
-            return problem(503, "kafka_unavailable", "", "try again", {"Retry-After": RETRY_AFTER})
+            return _not_taken()
         return as_json({"success": True, **forget.answer(asked, entries, self.settings)})
 
     async def openapi(self, _request: web.Request) -> web.Response:
@@ -172,12 +172,14 @@ class Collector:
 
     # -- one request
 
-    async def _directly(self, request: web.BaseRequest) -> web.Response | None:
+    async def _directly(self, request: web.BaseRequest) -> web.StreamResponse | None:
         """To a server's plain events (app/plain.py) with its key in a header: the answer of our own route, without the way there.
         None for all other requests.
         """
         content, headers = request.content, request.headers
         if request.raw_path != self.settings.collector.routes.own or request.method != "POST":
+            return None
+        if request.version != HttpVersion11 or not request.keep_alive:
             return None
         if "Origin" in headers or "Expect" in headers or not content.is_eof() or content.exception() is not None:
             return None
@@ -192,7 +194,9 @@ class Collector:
                 return None
             rows, said = self._rows(self.take(body, key.site, "capistream", None))
             del body  # as below
-            return await self._written(rows, said)
+            if not await self._outbox.write(rows):
+                return _not_taken()
+            return as_json(said, 400) if "code" in said else Ready(said)
         except ConnectionError:
             raise
         except Exception:
@@ -231,7 +235,7 @@ class Collector:
         taken = self.take(body, key.site, format_name, request)
         self.charge(request, len(taken.results))
         results, given = self._with_cookies(taken.results, visit, key.site)
-        response = await self.keep(replace(taken, results=results))
+        response = await self.keep(taken._replace(results=results))
         if response.status == 200:
             response.headers.extend(("Set-Cookie", one) for one in given)
         return response
@@ -296,7 +300,7 @@ class Collector:
 
     async def _written(self, rows: intake.Rows, answer: Json) -> web.Response:
         if not await self._outbox.write(rows):
-            return problem(503, "kafka_unavailable", "", "try again", {"Retry-After": RETRY_AFTER})
+            return _not_taken()
         return as_json(answer, 400 if "code" in answer else 200)
 
     def _with_cookies(
@@ -419,6 +423,10 @@ class Collector:
         except Exception:
             log.exception("collector.failed", route=request.match_info.route.name)
             return problem(500, "failed", "", _OURS)
+
+
+def _not_taken() -> web.Response:
+    return problem(503, "kafka_unavailable", "", "try again", {"Retry-After": RETRY_AFTER})
 
 
 def _of(result: Normalized, event: Event) -> Normalized:

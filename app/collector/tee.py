@@ -330,7 +330,7 @@ class Tee:
 
     async def _keep(self, taken: Taken, name: str, copies: str, *, relayed: bool) -> web.Response:
         results = chosen(taken.results, copies)
-        answer = await self._door.keep(replace(taken, results=marked(results, name) if relayed else results))
+        answer = await self._door.keep(taken._replace(results=marked(results, name) if relayed else results))
         # as Google answers; a refusal is told, to whoever looks into the browser's network
         return web.Response(status=204) if answer.status == 200 else answer
 

@@ -2,16 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import NoneType
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
+from app.collector import lanes as lanes_module
 from app.collector.lanes import Lanes, Parcel
 from app.intake import Row
 
 SIZE = 16 * 1024  # bytes of a batch
+PATIENCE = 30.0  # seconds
 
 
 @pytest.fixture
@@ -51,7 +54,7 @@ async def test_who_comes_first_is_served_first(kafka, topic, lanes):
     served: list[int] = []
 
     async def one(number: int) -> None:
-        parcel = lanes.put((topic, 0), rows(f"r{number}", 5, size=2000))
+        parcel = lanes.put((topic, 0), rows(f"r{number}", 5, size=2000), PATIENCE)
         assert await parcel.done is None
         served.append(number)
 
@@ -62,8 +65,8 @@ async def test_who_comes_first_is_served_first(kafka, topic, lanes):
 
 
 async def test_what_is_larger_than_a_batch_is_answered_for_when_all_of_it_is_there(kafka, topic, lanes):
-    many = lanes.put((topic, 1), rows("many", 200, size=1000))
-    huge = lanes.put((topic, 1), rows("huge", 1, size=3 * SIZE))
+    many = lanes.put((topic, 1), rows("many", 200, size=1000), PATIENCE)
+    huge = lanes.put((topic, 1), rows("huge", 1, size=3 * SIZE), PATIENCE)
 
     assert await many.done is None
     assert len(await there(kafka.brokers, topic, 1)) >= 200
@@ -72,10 +75,10 @@ async def test_what_is_larger_than_a_batch_is_answered_for_when_all_of_it_is_the
 
 
 async def test_what_nobody_waits_for_any_more_is_not_sent(kafka, topic, lanes):
-    first = lanes.put((topic, 0), rows("first", 1))
-    given_up = lanes.put((topic, 0), rows("given_up", 1))
+    first = lanes.put((topic, 0), rows("first", 1), PATIENCE)
+    given_up = lanes.put((topic, 0), rows("given_up", 1), PATIENCE)
     given_up.end(TimeoutError())
-    last = lanes.put((topic, 0), rows("last", 1))
+    last = lanes.put((topic, 0), rows("last", 1), PATIENCE)
 
     assert [await one.done for one in (first, last)] == [None, None]
     assert await there(kafka.brokers, topic, 0) == [b"first-0", b"last-0"]
@@ -83,10 +86,21 @@ async def test_what_nobody_waits_for_any_more_is_not_sent(kafka, topic, lanes):
 
 
 async def test_what_kafka_refuses_holds_up_nothing_else(kafka, topic, lanes):
-    too_large: list[Parcel] = [lanes.put((topic, 0), rows("large", 1, size=2 << 20)) for _ in range(2)]
-    fine = lanes.put((topic, 1), rows("fine", 1))
+    too_large: list[Parcel] = [lanes.put((topic, 0), rows("large", 1, size=2 << 20), PATIENCE) for _ in range(2)]
+    fine = lanes.put((topic, 1), rows("fine", 1), PATIENCE)
 
     assert await fine.done is None
     assert all([isinstance(await one.done, KafkaError) for one in too_large])
-    assert await lanes.put((topic, 0), rows("after", 1)).done is None
+    assert await lanes.put((topic, 0), rows("after", 1), PATIENCE).done is None
     assert await there(kafka.brokers, topic, 0) == [b"after-0"]
+
+
+async def test_who_waited_long_enough_is_told_so(kafka, topic, lanes, monkeypatch):
+    monkeypatch.setattr(lanes_module, "LOOK", 0.0)  # long before Kafka can have answered
+    sent = lanes.put((topic, 0), rows("sent", 1), patience=0.0)
+    await asyncio.sleep(0)
+    waits = lanes.put((topic, 0), rows("waits", 1), patience=0.0)
+    patient = lanes.put((topic, 0), rows("patient", 1), PATIENCE)
+
+    assert [type(await one.done) for one in (sent, waits, patient)] == [TimeoutError, TimeoutError, NoneType]
+    assert await there(kafka.brokers, topic, 0) == [b"sent-0", b"patient-0"]
