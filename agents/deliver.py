@@ -61,7 +61,9 @@ REFUSED_FOR = 60.0  # seconds for which its topic takes nothing until somebody i
 DOUBTS = 200  # parked events that are looked at in one turn, whether they are of somebody who is forgotten
 AT_ONCE = 50  # events that are made ready in one turn of the loop
 TURN = 1.0  # seconds after which the loop turns, whatever happens
-PACE = 0.025  # seconds between two requests that could have been one
+BEAT = (
+    0.05  # seconds between two batches of a partition, see app/lossless/lanes.py: all partitions fill the same requests
+)
 MAYBE_THERE = "an earlier attempt may have reached the platform"
 MOST_TRACES = 5  # that the outcome of an event names
 
@@ -128,7 +130,7 @@ class Deliver:
         self.topic = pipeline.names.to(name)
         self.clock = Clock()
         self.queue = Queue(
-            Policy(sink.limits, settings.concurrency, self._rate(1.0), settings.linger, PACE, settings.on_ambiguous),
+            Policy(sink.limits, settings.concurrency, self._rate(1.0), settings.linger, settings.on_ambiguous),
             self.clock,
         )
         self.sender = Sender(name, settings, sink, pipeline.tokens, pipeline.http, self.clock)

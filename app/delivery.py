@@ -109,7 +109,6 @@ class Policy:
     concurrency: int = 8
     rate: float | None = None
     linger: float = 0.0
-    pace: float = 0.0  # seconds that the next request of a group waits after the last one began, unless it is full
     on_ambiguous: Literal["retry", "give_up"] = "retry"
 
 
@@ -155,9 +154,6 @@ def _result(outcome: Delivered | Accepted) -> Final | Queued:
     return Queued(Final("accepted", detail=outcome.detail), outcome.reference)
 
 
-MOST_BEGUN = 1_000  # groups; then it is looked which of them do not matter any more
-
-
 class Queue:
     """The jobs of one destination in one worker."""
 
@@ -167,7 +163,6 @@ class Queue:
         self._dice = dice or random.Random()  # noqa: S311 (no secret hangs on it)
         # by group, in the order of their first jobs
         self._ready: OrderedDict[tuple[str, ...], deque[Job]] = OrderedDict()
-        self._begun: dict[tuple[str, ...], float] = {}  # by group, the steady time at which its last request began
         self._later: list[tuple[float, int, Job]] = []  # a heap by steady time
         self._pieces: deque[list[Job]] = deque()  # halves of a request, to be sent as they are
         self._count = itertools.count()
@@ -266,7 +261,7 @@ class Queue:
             return None
         waits = [max(0.0, self._not_before - now), self._rate_wait(now)]
         if not self._pieces:
-            ready = [self._lingers(group, jobs, now) for group, jobs in itertools.islice(self._ready.items(), 64)]
+            ready = [self._lingers(jobs, now) for jobs in itertools.islice(self._ready.values(), 64)]
             later = [max(0.0, self._later[0][0] - now)] if self._later else []
             waits.append(min(ready + later, default=0.0))
         return max(waits)
@@ -287,12 +282,11 @@ class Queue:
     def _rate_wait(self, now: float) -> float:
         return self._bucket.wait(now) if self._bucket else 0.0
 
-    def _lingers(self, group: tuple[str, ...], jobs: deque[Job], now: float) -> float:
-        """Seconds that these may still wait for company: where there is much of it, requests carry more instead of being more."""
+    def _lingers(self, jobs: deque[Job], now: float) -> float:
+        """Seconds that these may still wait for company."""
         if len(jobs) >= self.policy.limits.events or jobs[0].attempts:
             return 0.0
-        since = self._begun.get(group, -math.inf)
-        return max(0.0, jobs[0].added + self.policy.linger - now, since + self.policy.pace - now)
+        return max(0.0, jobs[0].added + self.policy.linger - now)
 
     def _request(self, now: float, ended: list[Settled]) -> list[Job]:
         while self._pieces:
@@ -304,19 +298,13 @@ class Queue:
             if waiting:
                 self._ready[group] = waiting  # behind the others
             if chosen:
-                self._note_begin(group, now)
                 return chosen
         return []
 
     def _due_group(self, now: float) -> tuple[str, ...] | None:
         """The first that lingers no longer; None: all do, or nothing is ready."""
         some = itertools.islice(self._ready.items(), 64)
-        return next((group for group, jobs in some if not self._lingers(group, jobs, now)), None)
-
-    def _note_begin(self, group: tuple[str, ...], now: float) -> None:
-        if len(self._begun) >= MOST_BEGUN:
-            self._begun = {one: at for one, at in self._begun.items() if now - at < self.policy.pace}
-        self._begun[group] = now
+        return next((group for group, jobs in some if not self._lingers(jobs, now)), None)
 
     def _fill(self, jobs: deque[Job], ended: list[Settled]) -> list[Job]:
         limits, size = self.policy.limits, jobs[0].payload.overhead

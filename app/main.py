@@ -15,10 +15,11 @@ import faust
 import structlog
 from aiokafka.errors import KafkaError
 
+from agents import deliver, normalize
 from agents.clock import Clock
 from agents.dedup import Dedup
 from agents.deliver import Deliver
-from agents.normalize import BEAT, Normalize
+from agents.normalize import Normalize
 from agents.tidy import Tidy
 from app import acls, bus, destinations, history, intake, processes, topics
 from app.control import Control, Order
@@ -94,10 +95,10 @@ class Pipeline:
             elif (since := source.start_time) is not None:
                 self.app.from_time[source.topic] = since
             # the customer's topics have their own number of partitions
-            agent(self.app, self._topic(source.topic, None), self.normalize.batch, f"normalize.{name}", BEAT)
+            agent(self.app, self._topic(source.topic, None), self.normalize.batch, f"normalize.{name}", normalize.BEAT)
         agent(self.app, self._topic(self.names.events, self.partitions), self.dedup.batch, "dedup")
         for name, one in self.deliver.items():
-            agent(self.app, self._topic(one.topic, self.partitions), one.batch, f"deliver.{name}")
+            agent(self.app, self._topic(one.topic, self.partitions), one.batch, f"deliver.{name}", deliver.BEAT)
         self.app.task(self._on_started)
 
     def _topic(self, name: str, partitions: int | None) -> Any:

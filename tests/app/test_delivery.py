@@ -143,44 +143,6 @@ def test_an_event_lingers_for_company_and_no_longer():
     assert bench.names() == ["a", "b"]
 
 
-def test_after_a_request_the_next_of_its_group_waits_for_company_unless_it_is_full():
-    bench = Bench(pace=0.05)
-    bench.add("a")
-    assert bench.names() == ["a"]
-
-    bench.add("b")
-    assert bench.names() == []
-    assert bench.wait() == pytest.approx(0.05)
-
-    bench.later(0.02)
-    bench.add("c")
-    bench.later(0.031)
-    assert bench.names() == ["b", "c"]
-
-    bench.add(*"defghijklm")
-    assert bench.names() == list("defghijklm")
-
-
-def test_the_pace_of_a_group_holds_up_no_other():
-    bench = Bench(pace=0.05)
-    for number in range(1200):
-        bench.add(f"{number}", group=(f"g{number}",))
-        bench.answer(found := bench.take(), OK)
-        assert len(found) == 1
-
-    bench.add("again", group=("g1199",))
-    assert bench.names() == []
-
-
-def test_what_is_tried_again_does_not_wait_for_the_pace():
-    bench = Bench(pace=60.0)
-    bench.add("a")
-    bench.answer(bench.take(), AGAIN)
-
-    assert bench.until_ready() < 60.0
-    assert bench.names() == ["a"]
-
-
 def test_a_full_request_does_not_linger():
     bench = Bench(linger=60.0)
     bench.add(*"abcdefghij")
