@@ -301,6 +301,7 @@ def test_the_topic_keeps_the_newest_entry_of_each_key_and_has_one_partition(plac
 
     (people,) = [row for row in asyncio.run(look()) if row.topic.name == name]
 
-    assert people.there and people.config
+    assert people.there
+    assert people.config
     assert people.there.partitions == 1
     assert people.config["cleanup.policy"] == "compact"
