@@ -61,9 +61,8 @@ REFUSED_FOR = 60.0  # seconds for which its topic takes nothing until somebody i
 DOUBTS = 200  # parked events that are looked at in one turn, whether they are of somebody who is forgotten
 AT_ONCE = 50  # events that are made ready in one turn of the loop
 TURN = 1.0  # seconds after which the loop turns, whatever happens
-BEAT = (
-    0.05  # seconds between two batches of a partition, see app/lossless/lanes.py: all partitions fill the same requests
-)
+#: Seconds between two batches of a partition, see app/lossless/lanes.py: all partitions fill the same requests.
+BEAT = 0.05
 MAYBE_THERE = "an earlier attempt may have reached the platform"
 MOST_TRACES = 5  # that the outcome of an event names
 

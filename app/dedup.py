@@ -863,8 +863,9 @@ def _kin(copies: Sequence[Copy]) -> Kin:
     users = [copy.user for copy in copies if copy.user]
     if len(users) < 2 or users.count(users[0]) == len(users):  # most often
         return [("", copies)]
-    events, copy_of = shape.as_events(copies)
-    return [(mark, [copy_of(event) for event in some]) for mark, some in people.groups(events)]
+    events = [shape.as_event(copy) for copy in copies]
+    copy_of = {id(event): copy for event, copy in zip(events, copies, strict=True)}
+    return [(mark, [copy_of[id(event)] for event in some]) for mark, some in people.groups(events)]
 
 
 def _checksum(said: Any) -> str:

@@ -5,7 +5,6 @@ Judged by the types of its fields; what they say was judged by normalize. A fiel
 of two versions beside each other may drop it.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -65,13 +64,6 @@ def as_event(copy: Copy) -> Event:
     if copy.origin:
         event["origin"] = msgspec.to_builtins(copy.origin)
     return event  # type: ignore[no-any-return]
-
-
-def as_events(copies: Sequence[Copy]) -> tuple[list[Event], Callable[[Event], Copy]]:
-    """These as dictionaries, and what leads from each of those back to its copy."""
-    events = [as_event(copy) for copy in copies]
-    copy_of = {id(event): copy for event, copy in zip(events, copies, strict=True)}
-    return events, lambda event: copy_of[id(event)]
 
 
 def from_event(event: Event) -> Copy:

@@ -194,9 +194,7 @@ class Collector:
                 return None
             rows, said = self._rows(self.take(body, key.site, "capistream", None))
             del body  # as below
-            if not await self._outbox.write(rows):
-                return _not_taken()
-            return as_json(said, 400) if "code" in said else Ready(said)
+            return await self._not_written(rows, said) or Ready(said)
         except ConnectionError:
             raise
         except Exception:
@@ -299,9 +297,13 @@ class Collector:
         return rows, answer
 
     async def _written(self, rows: intake.Rows, answer: Json) -> web.Response:
+        return await self._not_written(rows, answer) or as_json(answer)
+
+    async def _not_written(self, rows: intake.Rows, answer: Json) -> web.Response | None:
+        """Write it. What to answer instead when nobody has it, or all of it is refused."""
         if not await self._outbox.write(rows):
             return _not_taken()
-        return as_json(answer, 400 if "code" in answer else 200)
+        return as_json(answer, 400) if "code" in answer else None
 
     def _with_cookies(
         self, results: Sequence[Result], visit: cookies.Visit, site: str
