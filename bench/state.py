@@ -3,10 +3,11 @@ and what an event costs with few and with many keys seen.
 
 python bench/state.py [--keys 1000000] [--most 5000000] [--quick] [--json] [--write]     its own embedded Kafka
 
-Rows are those of a purchase's two copies. Recovered, the worker is stopped, its disk looked at, and started again with what is
-there; then it gets events: four of five are of new keys, one is a late copy of a key that it has, from anywhere among them. Their
-cost is the worker's processor time, the median of five rounds, after one that does not count. Bytes in memory: how much larger the
-worker is with most keys than with fewest, for each key more.
+Rows are those of a purchase's two copies. Recovered, the worker is stopped, and its disk looked at. Then the sizes take turns, five
+times: the worker is started again with what is there, and gets events, of which four of five are of new keys, and one is a late
+copy of a key that it has, from anywhere among them. Their cost is the worker's processor time for the second half of them: the
+median of its starts, as one differs from the next. Bytes in memory: how much larger the worker is with most keys than with fewest,
+for each key more.
 """
 
 import argparse
@@ -41,7 +42,7 @@ GOALS = {"bytes_per_key": 200, "restore_s": 60}
 GROWTH = 1.3  # × the cost of an event with the fewest keys
 FEWEST = 10_000  # keys
 LATE = 5  # every so manieth event is a copy of a key that is there
-ROUNDS = 6  # the first does not count
+STARTS = 5  # of the worker, with each number of keys
 DAY = 86_400_000  # milliseconds
 THEN = 1_795_420_800_000  # stands in the templates for a time
 
@@ -181,27 +182,42 @@ class Worker:
         processes.stop(self.process, 20)
 
 
-def measure(kafka: Kafka, folder: Path, count: int, each: int) -> dict[str, float]:
-    """With so many keys; `each`: events of a round."""
-    prefix = f"bench{count}"
-    path = folder / "capistream.toml"
-    path.write_text(CONFIG.format(brokers=kafka.brokers, prefix=prefix, folder=folder))
-    config = settings.load(path)
-    print(f"filling the changelog with {count:,} keys", file=sys.stderr)
-    size = asyncio.run(fill(config, count))
-    print("starting a worker with an empty disk", file=sys.stderr)
-    with Worker(path) as worker:
-        restore = worker.seconds
-    disk = sum(f.stat().st_size for f in (folder / "state").rglob("*seen*/**/*") if f.is_file())
-    given = events(ROUNDS * each, count, config.kafka.partitions)
-    with Worker(path) as worker:
-        pid = worker.process.pid
-        costs = [asyncio.run(cost(config, pid, given[n * each : (n + 1) * each])) for n in range(ROUNDS)]
-        mib = race.rss(pid)
-    # one key is one conversion: its row and its alias row
-    return {"keys": count, "restore_s": round(restore, 1), "bytes_per_key": round(disk / count, 1),
-            "row_bytes": round(size / count, 1), "rows_per_s": round(count / restore),
-            "us_per_event": round(1e6 * statistics.median(costs[1:]) / each, 1), "mib": mib}  # fmt: skip
+class State:
+    """With so many keys; `each`: events after a start that are measured, and as many before them that are not."""
+
+    def __init__(self, kafka: Kafka, folder: Path, count: int, each: int) -> None:
+        folder.mkdir()
+        self.count, self.each, self._folder = count, each, folder
+        self._path = folder / "capistream.toml"
+        self._path.write_text(CONFIG.format(brokers=kafka.brokers, prefix=f"bench{count}", folder=folder))
+        self._config = settings.load(self._path)
+        self._given = iter(events(2 * STARTS * each, count, self._config.kafka.partitions))
+        self._costs: list[float] = []
+        self._mib: list[float] = []
+
+    def recover(self) -> None:
+        print(f"filling the changelog with {self.count:,} keys", file=sys.stderr)
+        self._size = asyncio.run(fill(self._config, self.count))
+        print("starting a worker with an empty disk", file=sys.stderr)
+        with Worker(self._path) as worker:
+            self._restore = worker.seconds
+        self._disk = sum(f.stat().st_size for f in (self._folder / "state").rglob("*seen*/**/*") if f.is_file())
+
+    def work(self) -> None:
+        """One start."""
+        with Worker(self._path) as worker:
+            pid = worker.process.pid
+            for _ in range(2):
+                spent = asyncio.run(cost(self._config, pid, islice(self._given, self.each)))
+            self._costs.append(1e6 * spent / self.each)
+            self._mib.append(race.rss(pid))
+
+    def result(self) -> dict[str, float]:
+        # one key is one conversion: its row and its alias row
+        count = self.count
+        return {"keys": count, "restore_s": round(self._restore, 1), "bytes_per_key": round(self._disk / count, 1),
+                "row_bytes": round(self._size / count, 1), "rows_per_s": round(count / self._restore),
+                "us_per_event": round(statistics.median(self._costs), 1), "mib": statistics.median(self._mib)}  # fmt: skip
 
 
 def told(results: Sequence[dict[str, float]], keys_: int) -> str:
@@ -241,14 +257,18 @@ def main() -> None:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     os.environ["BENCH_SECRET"] = uuid.uuid4().hex
     load, folder = report.load(), Path(tempfile.mkdtemp(prefix="capistream-bench-"))
-    results = []
     try:
         with Kafka(folder / "kafka") as kafka:
-            for count in sorted({FEWEST, options.keys, options.most}):
-                (folder / str(count)).mkdir()
-                results.append(measure(kafka, folder / str(count), count, options.each))
+            counts = sorted({FEWEST, options.keys, options.most})
+            states = [State(kafka, folder / str(count), count, options.each) for count in counts]
+            for state in states:
+                state.recover()
+            for _ in range(STARTS):
+                for state in states:
+                    state.work()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    results = [state.result() for state in states]
     result = next(one for one in results if one["keys"] == options.keys)
     whole = {**result, "bytes_in_memory_per_key": round(in_memory(results), 1), "growth": results}
     report.finish(options, told(results, options.keys), whole, load)

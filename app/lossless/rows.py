@@ -43,6 +43,7 @@ class Rows:
                 "block_cache_size": 8 << 20,
                 "write_buffer_size": 8 << 20,
                 "max_write_buffer_number": 2,
+                "target_file_size_base": 16 << 20,
                 "bloom_filter_size": 10,
             },
         )
