@@ -142,13 +142,17 @@ async def _break(place: Commands, to: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=place.brokers)
     await admin.start()
     try:
-        await admin.create_partitions({to: NewPartitions(3)})
         events = next(topic for topic in topics.plan(place.config) if topic.name == f"{place.prefix}.events")
         short = {
             **events.config,
             "retention.ms": "60000",
         }  # all of them: what is left out here falls back to its default
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, events.name, short)])
+        await admin.create_partitions({to: NewPartitions(3)})
+        while (
+            len((await admin.describe_topics([to]))[0]["partitions"]) < 3
+        ):  # the broker hears of changes in their order
+            await asyncio.sleep(0.05)
     finally:
         await admin.close()
     consumer = AIOKafkaConsumer(bootstrap_servers=place.brokers, group_id=place.prefix, enable_auto_commit=False)
