@@ -276,6 +276,7 @@ class _Work:
     drops: list[tuple[str, str]] = field(default_factory=list)
     clean: bool = False  # nothing personal is in its texts, nor in its ids: they need not be looked at one by one
     clean_pages: Collection[str] = ()  # nor in these of its context
+    room: int = MAX_BYTES  # for names of own data: in objects inside each other those of the outer ones come again and again
 
     def event(self, raw: Json, extra: Json | None, *, is_plain: bool) -> Normalized:
         inlet, draft = self.inlet, self._draft(raw, is_plain=is_plain)
@@ -545,6 +546,9 @@ class _Work:
         result: Json = {}
         for name, value in custom.items():
             place = prefix + self._name("custom", name)  # by itself: joined to others it may look like something else
+            self.room -= len(place)
+            if self.room < 0:
+                raise BadEvent("too_large", "", f"larger than {MAX_BYTES} bytes")
             if isinstance(value, Mapping):
                 result.update(self._custom(value, place + "."))
             elif (told := self._own(place, value)) is not None:
@@ -556,7 +560,8 @@ class _Work:
         if isinstance(value, list):
             return [told for one in value if (told := self._own(name, one)) is not None]
         if isinstance(value, dict):
-            told = {self._name("custom", k): self._own(f"{name}.{k}", v) for k, v in value.items()}
+            outer = name[-redaction.LONGEST_NAME :]  # more of it nobody looks at
+            told = {self._name("custom", k): self._own(f"{outer}.{k}", v) for k, v in value.items()}
             return {k: v for k, v in told.items() if v is not None}
         if redaction.named(name, value):
             return self._personal("custom", identity.REDACTED)
