@@ -276,7 +276,9 @@ class _Work:
     drops: list[tuple[str, str]] = field(default_factory=list)
     clean: bool = False  # nothing personal is in its texts, nor in its ids: they need not be looked at one by one
     clean_pages: Collection[str] = ()  # nor in these of its context
-    room: int = MAX_BYTES  # for names of own data: in objects inside each other those of the outer ones come again and again
+    room: int = (
+        MAX_BYTES  # for names of own data: in objects inside each other those of the outer ones come again and again
+    )
 
     def event(self, raw: Json, extra: Json | None, *, is_plain: bool) -> Normalized:
         inlet, draft = self.inlet, self._draft(raw, is_plain=is_plain)
