@@ -5,7 +5,7 @@ What it decides is in app/dedup.py; this file reads and writes. It is the one wr
 
 import time
 from collections import Counter
-from collections.abc import Container, Hashable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -84,7 +84,7 @@ class Dedup:
         self._updating = frozenset(
             name for name, one in pipeline.settings.destinations.items() if SINKS[one.sink].takes_revisions
         )
-        self._kind = routing.alike(pipeline.settings)
+        self._alike = erasure.alike(routing.alike(pipeline.settings), pipeline.people.known)
         self.denials = 0  # times that late copies denied something so far
         self._waits = max(
             [topics.oldest(pipeline.settings, name) for name in pipeline.settings.destinations], default=0
@@ -132,9 +132,6 @@ class Dedup:
     def _routes(self, event: Event) -> Mapping[str, routing.Route]:
         """Merging does not depend on who is forgotten; what goes out does, here and once more at deliver."""
         return erasure.routes(routing.routes(event, self.pipeline.settings), self.pipeline.people.known.of(event))
-
-    def _alike(self, event: Copy) -> Hashable | None:
-        return None if self.pipeline.people.known.changes else self._kind(event)  # else it depends on the person, too
 
     def _denies(self, copy: Event, but: Container[str]) -> bool:
         return routing.denies(copy, self.pipeline.settings, but)

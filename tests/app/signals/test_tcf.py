@@ -171,13 +171,13 @@ def test_a_short_string_that_names_all_vendors_there_can_be_is_read_at_once():
 
 def test_a_string_that_names_very_many_vendors_takes_little_memory():
     """The last thousand are remembered."""
-    every_other = set(range(1, 50_000, 2))
+    every_other = range(1, 50_000, 2)
     string = encoder.tc_string(consents=every_other, interests=every_other, ranges=False)
 
     tracemalloc.start()
     try:
         said = tcf.decode(string)
-        assert set(said.vendor_consents) == every_other
+        assert list(said.vendor_consents) == list(every_other)
         assert tracemalloc.get_traced_memory()[0] < 5 * len(string)
     finally:
         tracemalloc.stop()
