@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from app import identity, normalize, plain, reading
+from app import identity, normalize, plain, reading, redaction
 from app.errors import BadEvent, SettingsError
 from app.events import SIGNALS, Event, Ids, Json, Origin
 from app.formats import FORMATS, NOT_AN_ID, Ignored
@@ -1548,6 +1548,17 @@ def test_names_of_objects_inside_each_other_take_no_more_than_an_event_may_have(
         assert tracemalloc.get_traced_memory()[1] < 20 * MAX_BYTES  # the names would be 20 MB
     finally:
         tracemalloc.stop()
+
+
+def test_of_own_data_no_more_is_looked_at_than_an_event_may_have(monkeypatch):
+    looked_at = list[str]()
+    look = redaction.masked
+    monkeypatch.setattr(redaction, "masked", lambda text: looked_at.append(text) or look(text))
+
+    assert refusal_of({"custom": {"texts": ["a@b."] * 200_000}}) == ("too_large", "")
+    assert refusal_of({"custom": {"text": "a@b." * 200_000}}) == ("too_large", "")
+
+    assert sum(map(len, looked_at)) < 2 * MAX_BYTES
 
 
 def nested(levels: int, kind: str) -> Any:
