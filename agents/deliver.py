@@ -666,6 +666,8 @@ class Deliver:
         metrics.DESTINATION.labels(self.name).state(standing.state)
         metrics.WAITING.labels(self.name).set(standing.waiting)
         metrics.PARKED.labels(self.name).set(len(parked))
+        if len(self._taken_up) >= TAKEN_UP and self._ours():
+            self._end_old()
         metrics.OLDEST.labels(self.name).set(max([standing.age, *(age for age, _ in ages)]))
         spent = max([standing.spent, *(age / max(1, limit) for age, limit in ages)])
         if spent < LATE:
@@ -897,6 +899,13 @@ class Deliver:
                 if (p := self._asked.pop(key, None)) is not None:
                     self._asking += 1
                     self._task(self._ask(p, key, self._generation))
+
+    def _end_old(self) -> None:
+        """Parked events that are too old have their outcome, although nothing goes out and there is no room in the queue."""
+        now = self.clock.unix()
+        old = (key for key, one in self._parked.items() if now - one.time > one.age_limit and key not in self._jobs)
+        for key in list(itertools.islice(old, DOUBTS)):
+            self._unpark(key)
 
     def _until_due(self) -> float:
         """Seconds until the next turn that may take something up. It comes sooner when something ends that is under way."""
