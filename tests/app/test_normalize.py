@@ -1553,7 +1553,12 @@ def test_names_of_objects_inside_each_other_take_no_more_than_an_event_may_have(
 def test_of_own_data_no_more_is_looked_at_than_an_event_may_have(monkeypatch):
     looked_at = list[str]()
     look = redaction.masked
-    monkeypatch.setattr(redaction, "masked", lambda text: looked_at.append(text) or look(text))
+
+    def masked(text: str) -> str:
+        looked_at.append(text)
+        return look(text)
+
+    monkeypatch.setattr(redaction, "masked", masked)
 
     assert refusal_of({"custom": {"texts": ["a@b."] * 200_000}}) == ("too_large", "")
     assert refusal_of({"custom": {"text": "a@b." * 200_000}}) == ("too_large", "")
