@@ -5,10 +5,10 @@ What it decides is in app/dedup.py; this file reads and writes. It is the one wr
 
 import time
 from collections import Counter
-from collections.abc import Container, Hashable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import orjson
@@ -18,7 +18,7 @@ from app import clock, dedup, erasure, intake, metrics, receipts, routing, shape
 from app.dead_letter import DeadLetter
 from app.events import Event
 from app.intake import label
-from app.lossless import Batch
+from app.lossless import Batch, Lost
 from app.shape import Copy
 from sinks import SINKS
 
@@ -84,7 +84,7 @@ class Dedup:
         self._updating = frozenset(
             name for name, one in pipeline.settings.destinations.items() if SINKS[one.sink].takes_revisions
         )
-        self._kind = routing.alike(pipeline.settings)
+        self._alike = erasure.alike(routing.alike(pipeline.settings), pipeline.people.known)
         self.denials = 0  # times that late copies denied something so far
         self._waits = max(
             [topics.oldest(pipeline.settings, name) for name in pipeline.settings.destinations], default=0
@@ -133,22 +133,31 @@ class Dedup:
         """Merging does not depend on who is forgotten; what goes out does, here and once more at deliver."""
         return erasure.routes(routing.routes(event, self.pipeline.settings), self.pipeline.people.known.of(event))
 
-    def _alike(self, event: Copy) -> Hashable | None:
-        return None if self.pipeline.people.known.changes else self._kind(event)  # else it depends on the person, too
-
     def _denies(self, copy: Event, but: Container[str]) -> bool:
         return routing.denies(copy, self.pipeline.settings, but)
 
     async def batch(self, batch: Batch) -> None:
+        app = self.pipeline.app
+        left = await self._part(batch, batch.records)
+        while left:
+            if app.consumer.yielding or app.should_stop:
+                raise Lost("the next owner ends the rest of the holds")
+            left = await self._part(batch, left)
+
+    async def _part(self, batch: Batch, records: Sequence[Any]) -> Sequence[Any]:
+        """Returns the records that are left, where very many holds end at once: others have their turn between."""
         pipeline, p = self.pipeline, batch.tp.partition
         await pipeline.app.consumer.own(batch.generation)
         # from the reads to the result nothing awaits
         memory, partition = self._memory(batch), self.partitions[p]
         result = partition.run(
-            batch.records, lambda keys: pipeline.seen.get(p, keys), lambda keys: pipeline.held.get(p, keys)
+            records,
+            lambda keys: pipeline.seen.get(p, keys),
+            lambda keys: pipeline.held.get(p, keys),
+            dedup.MOST_ENDING,
         )
         result.seen |= memory
-        if partition.now is not None and any(record.key is None for record in batch.records):
+        if not result.left and partition.now is not None and any(record.key is None for record in records):
             self._heard[p] = time.monotonic()
             self._forget(p, partition, partition.now, result)
             self._erase(p, partition, result)
@@ -164,6 +173,7 @@ class Dedup:
             for one in pipeline.deliver.values():
                 one.denied(result.denied)
         self._count(p, result, counts)
+        return result.left
 
     def _memory(self, batch: Batch) -> dedup.Rows:
         """Learn since when the table remembers; and write it down, the first time of all."""

@@ -31,7 +31,7 @@ import structlog
 from app import alerts, dead_letter, dedup, erasure, intake, keys, metrics, outcome_rows, receipts, shape, topics, trace
 from app.checks import Checks
 from app.control import Order
-from app.delivery import TAKEN, Clock, Job, Parked, Policy, Queue, Queued, Settled, distinct
+from app.delivery import TAKEN, Clock, Dates, Job, Parked, Policy, Queue, Queued, Settled, distinct
 from app.destination import Destination
 from app.errors import CapistreamError
 from app.events import Event, Json, Origin
@@ -60,6 +60,8 @@ LATE_FOR = 60.0  # seconds for which that is so until somebody is told: a backfi
 REFUSED_FOR = 60.0  # seconds for which its topic takes nothing until somebody is told
 DOUBTS = 200  # parked events that are looked at in one turn, whether they are of somebody who is forgotten
 AT_ONCE = 50  # events that are made ready in one turn of the loop
+#: Parked events that are in the queue at the same time: after a night without a worker all of them are due.
+TAKEN_UP = 2_000
 TURN = 1.0  # seconds after which the loop turns, whatever happens
 #: Seconds between two batches of a partition, see app/lossless/lanes.py: all partitions fill the same requests.
 BEAT = 0.05
@@ -151,7 +153,8 @@ class Deliver:
         self._asked: dict[bytes, int] = {}  # key of the row -> partition
         self._asking = 0  # questions under way
         self._doubted: list[bytes] = []  # keys of parked events: is one of somebody who is forgotten by now?
-        self._due: list[tuple[float, bytes]] = []  # a heap of the keys of both, by Unix time
+        self._due, self._due_questions = Dates(), Dates()  # of parked events; of questions
+        self._taken_up: set[bytes] = set()  # keys of parked events that are in the queue or in flight
         self._sweeps: dict[int, outcome_rows.Sweep] = {}  # by partition
         self._last_told: tuple[str, str] = ("ok", "")
         self._late_since = math.inf  # steady time since when an event is near its end; -inf: told
@@ -217,7 +220,9 @@ class Deliver:
         self.queue.forget()
         self._jobs, self._behind, self._open = {}, {}, {}
         self._waiting.clear()
-        self._parked, self._unclear, self._asked, self._due, self._doubted = {}, {}, {}, [], []
+        self._parked, self._unclear, self._asked, self._doubted = {}, {}, {}, []
+        self._due, self._due_questions = Dates(), Dates()
+        self._taken_up.clear()
         self._sweeps = {}
         # not those of its own topic: that may be gone
         sources, events = self.pipeline.app.consumer.sources(), self.pipeline.names.events
@@ -416,6 +421,7 @@ class Deliver:
 
     def _end(self, job: Job) -> None:
         self._jobs.pop(job.key, None)
+        self._taken_up.discard(job.key)
         self.guard.leave(job.key)
 
     def _judge(self, jobs: Iterable[Job]) -> None:
@@ -457,9 +463,7 @@ class Deliver:
                 self._take_up()
                 self._send_out()
             wait = self.queue.wait() if self._ours() else TURN / 10
-            due = self._due[0][0] - self.clock.unix() if self._due and self._ours() else TURN
-            if self._doubted:
-                due = TURN / 100
+            due = self._until_due() if self._ours() else TURN
             await self._change(max(0.001, min(TURN, due, TURN if wait is None else wait)))
 
     def _send_out(self) -> None:
@@ -591,8 +595,7 @@ class Deliver:
         mine = [key + NAME + name.encode() for key in keys_ for name in names(self.sink.names, keys.parts(key)[2])]
         self._take_out([self._jobs[key] for key in mine if key in self._jobs])
         for key in mine:
-            if key in self._parked:
-                heapq.heappush(self._due, (0.0, key))
+            self._unpark(key)
 
     def _take_out(self, jobs: Iterable[Job]) -> None:
         """Those of them out of the queue that may not be sent as they are."""
@@ -603,12 +606,13 @@ class Deliver:
 
     def _doubt(self) -> None:
         """Parked events of people who are forgotten are due now. A few at a time: their events stand in the table alone."""
-        some, self._doubted = self._doubted[:DOUBTS], self._doubted[DOUBTS:]
+        some = self._doubted[:DOUBTS]
+        del self._doubted[:DOUBTS]
         for key in some:
             if key in self._parked and key not in self._jobs:
                 (row,) = self.outcomes.get(self._parked[key].partition, [PARKED + key])
                 if row is not None and self.pipeline.people.known.of(orjson.loads(row)["event"]):
-                    heapq.heappush(self._due, (0.0, key))
+                    self._unpark(key)
 
     async def _may_go(self, generation: int, jobs: Iterable[Job] = ()) -> None:
         """Raises Lost when nothing may be sent, Overtaken when some of these may not."""
@@ -662,6 +666,8 @@ class Deliver:
         metrics.DESTINATION.labels(self.name).state(standing.state)
         metrics.WAITING.labels(self.name).set(standing.waiting)
         metrics.PARKED.labels(self.name).set(len(parked))
+        if len(self._taken_up) >= TAKEN_UP and self._ours():
+            self._end_old()
         metrics.OLDEST.labels(self.name).set(max([standing.age, *(age for age, _ in ages)]))
         spent = max([standing.spent, *(age / max(1, limit) for age, limit in ages)])
         if spent < LATE:
@@ -853,7 +859,7 @@ class Deliver:
         await self._write(tables, generation)
         for job, parked in parks:
             if self._is_overtaken(job):
-                heapq.heappush(self._due, (parked.until, job.key))
+                self._due.add(parked.until, job.key)
             else:
                 self._remember(job.partition, job.key, job.event, parked.until)
 
@@ -879,26 +885,41 @@ class Deliver:
         age_limit = self.sink.limits.age_limit(event["source"])
         until = min(until, self.queue.end_of(event))  # whatever the platform asked for, or the clock said then
         self._parked[key] = Resting(p, event["time"] / 1000, age_limit, event.get("revision", 0))
-        heapq.heappush(self._due, (until, key))
+        self._due.add(until, key)
 
     def _take_up(self) -> None:
-        """What is due: parked events go back into the queue, and platforms are asked what became of queued requests."""
-        while self._due and self._due[0][0] <= self.clock.unix():
-            _, key = heapq.heappop(self._due)
-            if key not in self._asked:
-                self._unpark(key)
-            elif self._asking < ASK_AT_ONCE and self.queue.may_ask():
-                self._asking += 1
-                self._task(self._ask(self._asked.pop(key), key, self._generation))
-            else:
-                heapq.heappush(self._due, (self.clock.unix() + TURN, key))
+        """What is due, a few in each turn: parked events go back into the queue, and platforms are asked what became of queued
+        requests.
+        """
+        now = self.clock.unix()
+        for key in self._due.due(now, min(AT_ONCE, TAKEN_UP - len(self._taken_up))):
+            self._unpark(key)
+        while self._asking < ASK_AT_ONCE and self._due_questions.wait(now) <= 0 and self.queue.may_ask():
+            for key in self._due_questions.due(now, 1):
+                if (p := self._asked.pop(key, None)) is not None:
+                    self._asking += 1
+                    self._task(self._ask(p, key, self._generation))
+
+    def _end_old(self) -> None:
+        """Parked events that are too old have their outcome, although nothing goes out and there is no room in the queue."""
+        now = self.clock.unix()
+        old = (key for key, one in self._parked.items() if now - one.time > one.age_limit and key not in self._jobs)
+        for key in list(itertools.islice(old, DOUBTS)):
+            self._unpark(key)
+
+    def _until_due(self) -> float:
+        """Seconds until the next turn that may take something up. It comes sooner when something ends that is under way."""
+        now = self.clock.unix()
+        event = self._due.wait(now) if len(self._taken_up) < TAKEN_UP else TURN
+        question = self._due_questions.wait(now)
+        return min(event, question if question > 0 else TURN, TURN / 100 if self._doubted else TURN)
 
     def _unpark(self, key: bytes) -> None:
         """Judged again, as consent and age may have changed."""
         if key not in self._parked:
             return
         if key in self._jobs:  # an earlier one of the same key
-            heapq.heappush(self._due, (self.clock.unix() + TURN, key))
+            self._due.add(self.clock.unix() + TURN, key)
             return
         p = self._parked[key].partition
         row, outcome = self.outcomes.get(p, [PARKED + key, key])
@@ -920,6 +941,7 @@ class Deliver:
             self._task(self.outcomes.write(p, {PARKED + key: None}, self._generation))
             return
         self._begin(job)
+        self._taken_up.add(key)
         if isinstance(one.found, Final):
             self._task(self._settle([(job, one.found)], self._generation))
         else:
@@ -940,7 +962,7 @@ class Deliver:
 
     def _ask_at(self, p: int, key: bytes, until: float) -> None:
         self._asked[key] = p
-        heapq.heappush(self._due, (until, key))
+        self._due_questions.add(until, key)
 
     async def _ask(self, p: int, key: bytes, generation: int) -> None:
         try:

@@ -70,7 +70,8 @@ class Watermarks:
         self.left_out = tuple(
             name for name, mark in heard.items() if wall - (self.begun if mark is None else mark) > self.max_lag
         )
-        counted = [mark for name, mark in heard.items() if name not in self.left_out]
+        left_out = set(self.left_out)
+        counted = [mark for name, mark in heard.items() if name not in left_out]
         known = [mark for mark in counted if mark is not None]
         if len(known) < len(counted):
             return None

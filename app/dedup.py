@@ -30,6 +30,7 @@ Table `held`, by conversion key, JSON, while it is open, and longer where a late
 
 import hashlib
 import heapq
+import math
 import zlib
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,8 @@ GRACE = 86_400_000
 KEEP = 7 * 86_400_000
 MOST_KINDS = 1024  # of events, by which decisions are remembered
 MOST_PLACES = 4  # offsets in a row's "x"
+#: Holds that end in one part of a batch. After a night without a worker those of the whole night end with one clock record.
+MOST_ENDING = 1_000
 
 #: (mark, its copies) of each person, most often one.
 Kin = Sequence[tuple[str, Sequence[Copy]]]
@@ -180,6 +183,7 @@ class Result:
     denied: list[bytes] = field(default_factory=list)  # keys of which a late copy denies more than was known
     flags: list[tuple[str, str]] = field(default_factory=list)  # (event name, what is odd about it: metrics.FLAGGED)
     unreadable: list[int] = field(default_factory=list)  # offsets of records that are nothing of ours
+    left: Sequence[Any] = ()  # records that are still to be done, when this is written
 
 
 class Hold(msgspec.Struct, gc=False):
@@ -249,11 +253,11 @@ class Partition:
             self._move_ripe(all_=True)
         self.now, self.appended = now, appended
 
-    def due(self) -> list[bytes]:
+    def due(self, most: float = math.inf) -> list[bytes]:
         """Holds that end now, in the order of their deadlines. Each is named once: end it or enter it again."""
         self._move_ripe()
         found: list[bytes] = []
-        while self.deadlines and self.now is not None and self.deadlines[0][0] < self.now:
+        while len(found) < most and self.deadlines and self.now is not None and self.deadlines[0][0] < self.now:
             deadline, key = heapq.heappop(self.deadlines)
             hold = self.open.get(key)
             if hold is None or hold.deadline != deadline:
@@ -286,12 +290,15 @@ class Partition:
         """Open holds."""
         return len(self.open)
 
-    def run(self, records: Iterable[Any], seen_get: Get, held_get: Get) -> Result:
-        """All records of one batch, in order. Records have `key`, `value`, `offset` and `timestamp` (of their append)."""
+    def run(self, records: Iterable[Any], seen_get: Get, held_get: Get, most: float = math.inf) -> Result:
+        """The records of one batch, in order. Records have `key`, `value`, `offset` and `timestamp` (of their append).
+
+        No more than `most` holds end, and what is `left` then begins with the clock record that ends the others, too.
+        """
         records = list(records)
         wanted = dict.fromkeys([record.key for record in records])
         wanted.pop(None, None)
-        return _Run(self, seen_get, held_get, wanted).run(records)
+        return _Run(self, seen_get, held_get, wanted, most).run(records)
 
     def erase(self, keys_: Sequence[bytes], gone: Callable[[Event], bool], seen_get: Get, held_get: Get) -> Result:
         """Take what is left of people out of these conversions. `gone`: is this copy of somebody who is erased?
@@ -312,8 +319,11 @@ class _Position(NamedTuple):
 class _Run:
     """One batch: rows are read once, changed in memory, written once."""
 
-    def __init__(self, partition: Partition, seen_get: Get, held_get: Get, wanted: Iterable[bytes]) -> None:
+    def __init__(
+        self, partition: Partition, seen_get: Get, held_get: Get, wanted: Iterable[bytes], most: float = math.inf
+    ) -> None:
         self.partition, self.seen_get, self.held_get = partition, seen_get, held_get
+        self.most = most  # holds that may still end
         self.rows: dict[bytes, Row | bytes | None] = {}  # as they are stored, until somebody asks for them
         self.holds: dict[bytes, Held | bytes | None] = {}
         self.changed: dict[bytes, Row] = {}
@@ -354,7 +364,7 @@ class _Run:
         return hold
 
     def run(self, records: Sequence[Any]) -> Result:
-        for record in records:
+        for number, record in enumerate(records):
             self.record = record
             key = record.key
             if key is None:
@@ -362,6 +372,9 @@ class _Run:
                 if now is not None:
                     self.partition.hear(now, record.timestamp)
                     self._close_due()  # here and nowhere else: the clock moves nowhere else
+                    if self.most <= 0:
+                        self.result.left = records[number:]
+                        break
                     continue
             elif (copy := shape.read(key, record.value)) is not None:
                 self._copy(key, copy)
@@ -731,7 +744,9 @@ class _Run:
 
     def _close_due(self) -> None:
         self._enter_opened()
-        while due := self.partition.due():  # a stage may end at once, when the clock has passed the next one's end, too
+        # a stage may end at once, when the clock has passed the next one's end, too
+        while due := self.partition.due(self.most):
+            self.most -= len(due)
             self._load(due)
             for key in due:
                 row = self._row(key)

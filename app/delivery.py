@@ -140,6 +140,27 @@ class _Bucket:
         return 0.0 if self.tokens >= 1 else (1 - self.tokens) / self.rate
 
 
+class Dates:
+    """Keys of what is to be taken up again, each at its Unix time."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, bytes]] = []
+
+    def add(self, at: float, key: bytes) -> None:
+        heapq.heappush(self._heap, (at, key))
+
+    def due(self, now: float, most: int) -> list[bytes]:
+        """Take out those whose time has come, the earliest first: so many at most."""
+        found: list[bytes] = []
+        while len(found) < most and self._heap and self._heap[0][0] <= now:
+            found.append(heapq.heappop(self._heap)[1])
+        return found
+
+    def wait(self, now: float) -> float:
+        """Seconds until the first is due; none or less: it is."""
+        return self._heap[0][0] - now if self._heap else math.inf
+
+
 Settled = tuple[Job, Final | Queued | Parked]
 
 
@@ -261,7 +282,9 @@ class Queue:
             return None
         waits = [max(0.0, self._not_before - now), self._rate_wait(now)]
         if not self._pieces:
-            ready = [self._lingers(jobs, now) for jobs in itertools.islice(self._ready.values(), 64)]
+            # the first most often lingers no longer, and then nobody asks the others
+            lingering = (self._lingers(jobs, now) for jobs in itertools.islice(self._ready.values(), 64))
+            ready = [0.0] if self._due_group(now) is not None else [*lingering]
             later = [max(0.0, self._later[0][0] - now)] if self._later else []
             waits.append(min(ready + later, default=0.0))
         return max(waits)

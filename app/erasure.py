@@ -20,7 +20,7 @@ back.
 
 import hashlib
 import hmac
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -35,7 +35,7 @@ from app.events import Event, Ids, Json
 from app.formats import NOT_AN_ID
 from app.routing import Route
 from app.settings import Settings
-from app.shape import as_event, from_event
+from app.shape import Copy, as_event, from_event
 
 What = Literal["erase", "withdraw"]
 
@@ -337,6 +337,15 @@ def routes(found: Mapping[str, Route], what: What | None) -> Mapping[str, Route]
         return found
     state, reason = SUPPRESSED[what]
     return {name: Route(state, reason, one.basis) if one.state == "queued" else one for name, one in found.items()}
+
+
+def alike(kind: Callable[[Copy], Hashable | None], known: Forgotten) -> Callable[[Copy], Hashable | None]:
+    """Names kinds of events with the same routes, as `routing.alike` does. Of somebody who is forgotten none is like another."""
+
+    def found(event: Copy) -> Hashable | None:
+        return None if known and known.of(as_event(event)) else kind(event)
+
+    return found
 
 
 def bare(closing: Closing) -> Closing:

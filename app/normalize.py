@@ -276,6 +276,7 @@ class _Work:
     drops: list[tuple[str, str]] = field(default_factory=list)
     clean: bool = False  # nothing personal is in its texts, nor in its ids: they need not be looked at one by one
     clean_pages: Collection[str] = ()  # nor in these of its context
+    room: int = MAX_BYTES  # for own data, in characters
 
     def event(self, raw: Json, extra: Json | None, *, is_plain: bool) -> Normalized:
         inlet, draft = self.inlet, self._draft(raw, is_plain=is_plain)
@@ -545,6 +546,7 @@ class _Work:
         result: Json = {}
         for name, value in custom.items():
             place = prefix + self._name("custom", name)  # by itself: joined to others it may look like something else
+            self._take_room(place)  # that of an object comes again with each of its members
             if isinstance(value, Mapping):
                 result.update(self._custom(value, place + "."))
             elif (told := self._own(place, value)) is not None:
@@ -556,15 +558,23 @@ class _Work:
         if isinstance(value, list):
             return [told for one in value if (told := self._own(name, one)) is not None]
         if isinstance(value, dict):
-            told = {self._name("custom", k): self._own(f"{name}.{k}", v) for k, v in value.items()}
+            outer = name[-redaction.LONGEST_NAME :]  # more of it nobody looks at
+            told = {self._name("custom", k): self._own(f"{outer}.{k}", v) for k, v in value.items()}
             return {k: v for k, v in told.items() if v is not None}
         if redaction.named(name, value):
             return self._personal("custom", identity.REDACTED)
         if isinstance(value, str):
+            self._take_room(value)
             return self._text("custom", value)
         if type(value) is int and redaction.masked(str(value)) != str(value):  # a card's number
             return self._personal("custom", identity.REDACTED)
         return value
+
+    def _take_room(self, text: str) -> None:
+        """Before anybody looks at it. Raises BadEvent."""
+        self.room -= len(text)
+        if self.room < 0:
+            raise BadEvent("too_large", "", f"larger than {MAX_BYTES} bytes")
 
     def _user(self, draft: Draft) -> Json:
         given: Any = draft.get("user")

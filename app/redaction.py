@@ -63,7 +63,7 @@ _QUALIFIERS = _words(
     "other, value, raw, clear, plain, text, number, no, nr, num, line, field, input, address, street, house"
 )
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
-_LONGEST_NAME = 200  # characters that are looked at
+LONGEST_NAME = 200  # characters that are looked at
 _NOBODY = frozenset({"", "true", "false", "yes", "no", "on", "off", "null", "none", "undefined", "granted", "denied"})
 
 
@@ -86,7 +86,7 @@ def _called(name: str) -> Literal["", "digits", "any"]:
 
 def named(name: str, value: object) -> bool:
     """Is this a person's data, by the name of its field? A flag is none (`email: true`), nor a hash, nor a small number."""
-    how = _called(name[-_LONGEST_NAME:])
+    how = _called(name[-LONGEST_NAME:])
     if not how or value is None or isinstance(value, bool):
         return False
     if isinstance(value, int | float):

@@ -61,6 +61,7 @@ class Watch:
                 for rows, p in owned:
                     await rows.agree(p, ends[TP(rows.changelog, p)], generation)
                     rows.in_step(p, now)
+                    await asyncio.sleep(0)  # that wrote a file, and there may be very many of them
             except Lost:
                 return  # the partitions go, or have gone
             except (KafkaError, TimeoutError) as exc:

@@ -1,6 +1,6 @@
 """Bits behind base64url, as the IAB's strings have them: six a character, the highest first, no padding."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from app.errors import CapistreamError
@@ -25,30 +25,21 @@ class Unreadable(CapistreamError):
 
 @dataclass(frozen=True)
 class Ids:
-    """A set of vendors. Ranges stay ranges: a short string can name many."""
+    """A set of vendors, a bit for each: a short string can name very many of them, and many strings are remembered."""
 
-    ranges: tuple[tuple[int, int], ...] = ()  # ascending, with gaps between them
+    bits: int = 0
 
     def __contains__(self, one: int) -> bool:
-        return any(first <= one <= last for first, last in self.ranges)
+        return bool(self.bits >> one & 1)
 
     def __iter__(self) -> Iterator[int]:
-        for first, last in self.ranges:
-            yield from range(first, last + 1)
+        return (one for one, bit in enumerate(f"{self.bits:b}"[::-1]) if bit == "1")
 
     def __bool__(self) -> bool:
-        return bool(self.ranges)
+        return bool(self.bits)
 
-
-def ids(ranges: Sequence[tuple[int, int]]) -> Ids:
-    """Of ranges in any order, which may overlap."""
-    joined: list[tuple[int, int]] = []
-    for first, last in sorted(ranges):
-        if joined and first <= joined[-1][1] + 1:
-            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
-        else:
-            joined.append((first, last))
-    return Ids(tuple(joined))
+    def __or__(self, other: "Ids") -> "Ids":
+        return Ids(self.bits | other.bits)
 
 
 class Bits:
@@ -93,22 +84,22 @@ class Bits:
 
     def ranges(self, highest: int) -> Ids:
         """A number of entries, each one id or a range of them."""
-        found = []
+        found = 0
         for _ in range(self.number(12)):
             is_range = self.flag()
             first = self.number(16)
             last = self.number(16) if is_range else first
             if not 1 <= first <= last <= highest:
                 raise self.wrong("has a range that is none")
-            found.append((first, last))
-        return ids(found)
+            found |= (1 << last + 1) - (1 << first)
+        return Ids(found)
 
     def vendors(self) -> Ids:
         """Vendor ids up to a highest one, as a bit field or as ranges, whichever is shorter."""
         highest = self.number(16)
         if self.flag():
             return self.ranges(highest)
-        return ids([(place, place) for place in self.field(highest)])
+        return Ids(int(f"{self.take(highest)[::-1]}0", 2))
 
     def fibonacci(self) -> int:
         """A number of 1 or more in Fibonacci coding: the lowest place first, and two ones in a row end it."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from app.signals._bits import LONGEST, Bits, Ids, Unreadable, ids
+from app.signals._bits import LONGEST, Bits, Ids, Unreadable
 
 _RESTRICTIONS = ("not_allowed", "require_consent", "require_legitimate_interest")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -148,13 +148,13 @@ def _moment(bits: Bits) -> datetime:
 
 
 def _restrictions(bits: Bits) -> tuple[Restriction, ...]:
-    found: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    found: dict[tuple[int, int], Ids] = {}
     for _ in range(bits.number(12)):
         purpose, kind = bits.number(6), bits.number(2)
         if not 1 <= purpose <= 24 or kind >= len(_RESTRICTIONS):
             raise bits.wrong("has a publisher restriction that is none")
-        found.setdefault((purpose, kind), []).extend(bits.ranges(_HIGHEST).ranges)
-    return tuple(Restriction(purpose, _RESTRICTIONS[kind], ids(some)) for (purpose, kind), some in found.items())
+        found[purpose, kind] = found.get((purpose, kind), Ids()) | bits.ranges(_HIGHEST)
+    return tuple(Restriction(purpose, _RESTRICTIONS[kind], some) for (purpose, kind), some in found.items())
 
 
 def _others(segments: list[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """app/delivery.py: what is sent next, when, and what an answer means for the queue."""
 
+import math
 import random
 from collections import Counter
 from dataclasses import replace
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.delivery import BREAK_AFTER, PARK_AFTER, PROBE, VALVE, Clock, Job, Parked, Policy, Queue, Queued
+from app.delivery import BREAK_AFTER, PARK_AFTER, PROBE, VALVE, Clock, Dates, Job, Parked, Policy, Queue, Queued
 from app.prepare import Final
 from sinks._base import Accepted, Delivered, Halt, Limits, Payload, Rejected, Retry
 from tests.factories import make_event
@@ -892,3 +893,21 @@ def test_the_next_attempt_at_a_halted_destination_is_its_next_probe():
     bench.answer(bench.take(), Halt("no access"))
 
     assert [bench.queue.due(job) for job in bench.queue] == [START + 15] * 2
+
+
+# what is taken up again
+
+
+def test_of_what_is_due_the_earliest_is_taken_up_first_and_so_many_at_once():
+    dates = Dates()
+    for at in (3, 1, 5, 2, 4):
+        dates.add(at, b"%d" % at)
+
+    assert dates.wait(0.5) == 0.5
+    assert dates.due(4, most=3) == [b"1", b"2", b"3"]
+    assert dates.wait(4) == 0
+    assert dates.due(4, most=3) == [b"4"]
+    assert dates.wait(4) == 1
+    assert dates.due(5, most=0) == []
+    assert dates.due(5, most=1) == [b"5"]
+    assert dates.wait(5) == math.inf

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import erasure, keys, settings, topics
-from app.dedup import ALIAS, MEMORY, Closing, Decision
+from app.dedup import ALIAS, MEMORY, Closing, Decision, Partition
 from app.erasure import KINDS, Entry, Forgotten, Prints, entry, marks, read
 from app.errors import BadEvent, SettingsError
 from app.normalize import Inlet, Normalized, normalize
 from app.routing import Route
+from app.settings import EventRule
 from app.shape import from_event
 from tests.factories import events, make_event, sha
 
@@ -240,6 +241,19 @@ def test_only_what_was_to_go_out_is_kept_back():
     assert erasure.routes(found, None) == found
     assert erasure.routes(found, "withdraw") == found | {"ads": Route("held_back", "withdrawn", "x")}
     assert erasure.routes(found, "erase") == found | {"ads": Route("erased", "erasure", "x")}
+
+
+def test_events_of_people_who_are_not_forgotten_share_their_decision_still():
+    known, asked = known_by(email="ada@example.com"), list[str]()
+    partition = Partition(
+        lambda _name: EventRule(),
+        lambda event: asked.append(event["event_id"]) or {},  # type: ignore[func-returns-value]
+        alike=erasure.alike(lambda event: event.event_name, known),
+    )
+    for event_id, email in (("1", "bob"), ("2", "ada"), ("3", "eve"), ("4", "ada")):
+        partition.decide(from_event(normalized(event_id=event_id, user={"email": f"{email}@example.com"})))
+
+    assert asked == ["1", "2", "4"]
 
 
 def test_of_an_erased_conversion_stays_what_it_was_worth():

@@ -4,6 +4,7 @@ import base64
 import copy
 import dataclasses
 import time
+import tracemalloc
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from app import identity, normalize, plain, reading
+from app import identity, normalize, plain, reading, redaction
 from app.errors import BadEvent, SettingsError
 from app.events import SIGNALS, Event, Ids, Json, Origin
 from app.formats import FORMATS, NOT_AN_ID, Ignored
@@ -1534,6 +1535,35 @@ def test_an_event_of_60_kb_is_too_large_however_large_it_is():
     assert refusal_of({"custom": {"x": ["a"] * 100_000}}) == ("too_large", "")
     assert refusal_of({"labels": [str(i) for i in range(20_000)]}) == ("too_large", "")
     assert refusal_of({"commerce": {"items": [{"item_id": "x"}] * 10_000}}) == ("too_large", "")
+
+
+def test_names_of_objects_inside_each_other_take_no_more_than_an_event_may_have():
+    own: Json = {f"leaf{n}": 1 for n in range(2_000)}  # each under the names of all objects around it
+    for _ in range(10):
+        own = {"n" * 1_000: own}
+
+    tracemalloc.start()
+    try:
+        assert refusal_of({"custom": own}) == ("too_large", "")
+        assert tracemalloc.get_traced_memory()[1] < 20 * MAX_BYTES  # the names would be 20 MB
+    finally:
+        tracemalloc.stop()
+
+
+def test_of_own_data_no_more_is_looked_at_than_an_event_may_have(monkeypatch):
+    looked_at = list[str]()
+    look = redaction.masked
+
+    def masked(text: str) -> str:
+        looked_at.append(text)
+        return look(text)
+
+    monkeypatch.setattr(redaction, "masked", masked)
+
+    assert refusal_of({"custom": {"texts": ["a@b."] * 200_000}}) == ("too_large", "")
+    assert refusal_of({"custom": {"text": "a@b." * 200_000}}) == ("too_large", "")
+
+    assert sum(map(len, looked_at)) < 2 * MAX_BYTES
 
 
 def nested(levels: int, kind: str) -> Any:

@@ -1,6 +1,7 @@
 """app/signals/tcf.py: TC strings of the IAB's own encoder, of ours, and garbage."""
 
 import json
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -166,3 +167,17 @@ def test_a_short_string_that_names_all_vendors_there_can_be_is_read_at_once():
     text = encoder.tc_string(restrictions=[(1 + n % 24, n % 3, range(1, 65536)) for n in range(600)])
 
     assert len(tcf.decode(text).restrictions) == 24
+
+
+def test_a_string_that_names_very_many_vendors_takes_little_memory():
+    """The last thousand are remembered."""
+    every_other = range(1, 50_000, 2)
+    string = encoder.tc_string(consents=every_other, interests=every_other, ranges=False)
+
+    tracemalloc.start()
+    try:
+        said = tcf.decode(string)
+        assert list(said.vendor_consents) == list(every_other)
+        assert tracemalloc.get_traced_memory()[0] < 5 * len(string)
+    finally:
+        tracemalloc.stop()
