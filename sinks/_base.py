@@ -23,7 +23,7 @@ import orjson
 from app.consent import Flag
 from app.destination import Destination
 from app.events import Event, Json, Source
-from app.proxies import is_ipv4, of_the_internet
+from app.proxies import of_the_internet
 from sinks._kinds import Kinds
 
 Purpose = Literal["advertising", "analytics", "other"]
@@ -388,20 +388,10 @@ def one_for_all(batch: Sequence[Payload], outcome: Outcome) -> list[Outcome]:
     return [outcome] * len(batch)
 
 
-_LONGEST_ADDRESS = (
-    45  # characters, of one that ends as IPv4 is written; longer texts are not worth a place in the cache
-)
-
-
 def person_ip(text: str) -> str:
     """An IP address as everybody writes it; an empty text for what is none."""
-    if not text or (":" not in text and is_ipv4(text)):  # most often: quicker seen than remembered
-        return text
-    return _person_ip(text) if len(text) <= _LONGEST_ADDRESS else _person_ip.__wrapped__(text)
-
-
-@lru_cache(maxsize=1 << 14)  # one person has several events, and each goes to several destinations
-def _person_ip(text: str) -> str:
+    if not text:
+        return ""
     if usual := of_the_internet(text):
         return usual
     try:
