@@ -35,9 +35,8 @@ from app import keys, processes, records, settings, topics
 APART = 2_000  # orders between the two copies of one
 QUOTED = 10  # every so manieth order has a quote, too
 PROGRAM = 150  # MiB of a worker that has nothing to do
-DATABASE = (
-    24  # MiB of cache and buffers of a database, of which there is one for each table and partition: they fill slowly
-)
+#: MiB of cache and buffers of a database, of which there is one for each table and partition: they fill slowly.
+DATABASE = 24
 BATCHES = 128  # MiB of records that are worked on: MAX_BYTES in app/lossless/consumer.py
 
 CONFIG = """
