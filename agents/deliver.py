@@ -798,13 +798,13 @@ class Deliver:
         done = [job for job, _ in finals if job.parked and not self._is_overtaken(job)]
         for job in done:
             tables[job.partition][PARKED + job.key] = None
+            # Before the write: what comes under its key meanwhile waits behind this job, and goes into no row that is deleted.
+            self._parked.pop(job.key, None)
         sent = [job.key for job, final in finals if final.outcome in ("delivered", "accepted")]
         # Nothing awaits from here to the writes, which keep their order: no older sum may follow a newer one.
         for p, hour, value in self.guard.sent(sent, now):
             tables[p][HOURS + hour] = value
         await self._write(tables, generation)
-        for job in done:
-            self._parked.pop(job.key, None)
         for job, _ in finals:
             self._unclear.pop(job.key, None)
 
@@ -818,11 +818,8 @@ class Deliver:
 
     async def _write(self, tables: Tables, generation: int) -> None:
         """Rows of outcomes, all partitions at once; those of one partition in the order of calls. Raises Lost."""
-        writes = [self.outcomes.write(p, table, generation) for p, table in tables.items()]
-        if len(writes) == 1:
-            await writes[0]  # most often, and it needs no task of its own
-        elif writes:
-            await asyncio.gather(*writes)
+        # a task for each, a single one, too: begun at once, it would overtake those that were to begin before it
+        await asyncio.gather(*(self.outcomes.write(p, table, generation) for p, table in tables.items()))
 
     def _letter(self, job: Job, final: Final) -> dead_letter.DeadLetter:
         origin = Origin(topic=self.topic, partition=job.partition, offset=job.offset)
@@ -864,16 +861,19 @@ class Deliver:
 
     async def _replace(self, jobs: Sequence[Job], generation: int) -> None:
         """Parked events for which something newer came: it is what will be sent."""
+        tables: Tables = defaultdict(dict)
         for job in jobs:
             (row,) = self.outcomes.get(job.partition, [PARKED + job.key])
             if row is None:
                 continue
             said = orjson.loads(row)
-            if job.revision > said["event"].get("revision", 0):
-                value = orjson.dumps({**said, "event": job.event, "offset": job.offset})
+            if job.revision > self._parked[job.key].revision:
+                tables[job.partition][PARKED + job.key] = orjson.dumps(
+                    {**said, "event": job.event, "offset": job.offset}
+                )
                 # before the write: the older one may be in flight, and its outcome must not delete this row
                 self._remember(job.partition, job.key, job.event, said["until"])
-                await self.outcomes.write(job.partition, {PARKED + job.key: value}, generation)
+        await self._write(tables, generation)
 
     def _remember(self, p: int, key: bytes, event: Event, until: float) -> None:
         age_limit = self.sink.limits.age_limit(event["source"])
