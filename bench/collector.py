@@ -3,7 +3,7 @@
 python bench/collector.py [--rounds 5] [--seconds 6] [--connections 256] [--quick] [--json] [--write]   its own embedded Kafka
 
     single      a server's events, one a request: parsed, normalised, hashed, and in Kafka (acks=all) before the answer
-    pixel       a browser's, with its cookies, the same way
+    pixel       a browser's, which is given its cookies, the same way
     batch       100 of a server's in a request
     aiohttp     a bare aiohttp server that reads a body and answers 204; it gets the bodies of `single`
 
