@@ -419,11 +419,13 @@ class _Run:
     # -- copies
 
     def _copy(self, key: bytes, copy: Copy) -> None:
-        rule, offset, row = self.partition.rule(copy.event_name), self.record.offset, self._row(key)
+        rule, offset, row = self.partition.rule(copy.event_name), self.record.offset, self.rows[key]
         if row is None and key not in self.holds:
             self._first(rule, key, copy)
             return
-        hold = self._hold(key, row)
+        if isinstance(row, bytes):
+            row = self.rows[key] = _read_row(row)
+        hold = self._hold(key, row) if key in self.holds else None
         open_ = hold is not None and (row is None or row.how is None)
         if row is None or (not open_ and copy.received - row.arrivals[0].received > rule.horizon * 1000):
             still = None if row is None else row.denied  # what it meant before may wait to be sent
