@@ -315,15 +315,15 @@ class Deliver:
             raise Lost("other partitions by now")
         # Nothing awaits from the look at the outcomes to the judgement, and nothing is sent before it.
         jobs, finals = self._jobs_of(p, entries)
-        new = [job for job in jobs if job.key not in self._parked] if self._parked else jobs
+        new = [job for job in jobs if job.key not in self._parked]
         self._open.update(dict.fromkeys(new, opened))
         opened.left += len(new)
         self._waiting[p] += len(new)
         self._enter(new)
         self._judge(jobs)
         self._changed.set()
-        if len(new) < len(jobs):  # the parked one goes out with what this one says
-            await self._replace([job for job in jobs if job.revision and job.key in self._parked], generation)
+        # the parked one goes out with what this one says
+        await self._replace([job for job in jobs if job.revision and job.key in self._parked], generation)
         return finals
 
     async def take_over(self, p: int, rows: Iterable[intake.Row], reason: str, generation: int) -> None:
@@ -545,17 +545,18 @@ class Deliver:
 
     async def _not_forgotten(self, jobs: list[Job], generation: int) -> list[Job]:
         """Those that may still be sent as they are; the others have their outcome, or are made anew."""
-        gone = self._gone(jobs)
+        gone = dict(self._gone(jobs))
         if not gone:
             return jobs
-        await self._settle(gone, generation)
-        left = {id(job) for job, _ in gone}
-        return [job for job in jobs if id(job) not in left]
+        await self._settle([*gone.items()], generation)
+        return [job for job in jobs if job not in gone]
 
     def _gone(self, jobs: Iterable[Job]) -> list[Settled]:
         """Of these, the events of people who are forgotten by now, and those of which late copies deny something."""
         news, found = self._news, list[Settled]()
-        for job in [job for job in jobs if job.looked_up != news]:
+        for job in jobs:
+            if job.looked_up == news:
+                continue
             if verdict := self._verdict(job):
                 found.append((job, verdict))
             else:
@@ -599,9 +600,9 @@ class Deliver:
 
     def _take_out(self, jobs: Iterable[Job]) -> None:
         """Those of them out of the queue that may not be sent as they are."""
-        if gone := {id(job): one for job, one in self._gone(jobs)}:
-            removed = self.queue.remove(lambda job: id(job) in gone)
-            self._task(self._settle([(job, gone[id(job)]) for job in removed], self._generation))
+        if gone := dict(self._gone(jobs)):
+            removed = self.queue.remove(lambda job: job in gone)
+            self._task(self._settle([(job, gone[job]) for job in removed], self._generation))
         self._changed.set()
 
     def _doubt(self) -> None:
@@ -708,7 +709,7 @@ class Deliver:
             else:
                 parks.append((job, one))
         until = self.clock.unix() + self.sink.limits.follow_up_after
-        asked = self._questions(queued, until) if queued else {}
+        asked = self._questions(queued, until)
         await self._record(finals, generation, asked, notes)
         for key, (p, _) in asked.items():
             self._ask_at(p, key, until)
@@ -803,16 +804,15 @@ class Deliver:
         done = [job for job, _ in finals if job.parked and not self._is_overtaken(job)]
         for job in done:
             tables[job.partition][PARKED + job.key] = None
+            # Before the write: what comes under its key meanwhile waits behind this job, and goes into no row that is deleted.
+            self._parked.pop(job.key, None)
         sent = [job.key for job, final in finals if final.outcome in ("delivered", "accepted")]
         # Nothing awaits from here to the writes, which keep their order: no older sum may follow a newer one.
         for p, hour, value in self.guard.sent(sent, now):
             tables[p][HOURS + hour] = value
         await self._write(tables, generation)
-        for job in done:
-            self._parked.pop(job.key, None)
-        if self._unclear:
-            for job, _ in finals:
-                self._unclear.pop(job.key, None)
+        for job, _ in finals:
+            self._unclear.pop(job.key, None)
 
     def _note_places(self, notes: Notes, places: intake.Places) -> None:
         """Where the rows of traces stand by now; nowhere, if their topic did not take them."""
@@ -824,11 +824,8 @@ class Deliver:
 
     async def _write(self, tables: Tables, generation: int) -> None:
         """Rows of outcomes, all partitions at once; those of one partition in the order of calls. Raises Lost."""
-        writes = [self.outcomes.write(p, table, generation) for p, table in tables.items()]
-        if len(writes) == 1:
-            await writes[0]  # most often, and it needs no task of its own
-        elif writes:
-            await asyncio.gather(*writes)
+        # a task for each, a single one, too: begun at once, it would overtake those that were to begin before it
+        await asyncio.gather(*(self.outcomes.write(p, table, generation) for p, table in tables.items()))
 
     def _letter(self, job: Job, final: Final) -> dead_letter.DeadLetter:
         origin = Origin(topic=self.topic, partition=job.partition, offset=job.offset)
@@ -870,16 +867,19 @@ class Deliver:
 
     async def _replace(self, jobs: Sequence[Job], generation: int) -> None:
         """Parked events for which something newer came: it is what will be sent."""
+        tables: Tables = defaultdict(dict)
         for job in jobs:
             (row,) = self.outcomes.get(job.partition, [PARKED + job.key])
             if row is None:
                 continue
             said = orjson.loads(row)
-            if job.revision > said["event"].get("revision", 0):
-                value = orjson.dumps({**said, "event": job.event, "offset": job.offset})
+            if job.revision > self._parked[job.key].revision:
+                tables[job.partition][PARKED + job.key] = orjson.dumps(
+                    {**said, "event": job.event, "offset": job.offset}
+                )
                 # before the write: the older one may be in flight, and its outcome must not delete this row
                 self._remember(job.partition, job.key, job.event, said["until"])
-                await self.outcomes.write(job.partition, {PARKED + job.key: value}, generation)
+        await self._write(tables, generation)
 
     def _remember(self, p: int, key: bytes, event: Event, until: float) -> None:
         age_limit = self.sink.limits.age_limit(event["source"])

@@ -40,10 +40,8 @@ def lowest(batch: Batch, now: int) -> int:
 
 def results_of(record: Any, inlet: Inlet, received: int, origin: Origin, known: schemas.Schemas) -> list[Result]:
     """Of a record with a value. A mistake of ours must not hold up the partition: it is a letter, too, and can be replayed."""
-    # key and timestamp are for maps and filters
-    carried = reading.carried(record) if record.headers or inlet.rules is not reading.AS_IT_IS else reading.NOTHING
     try:
-        return normalize_bytes(record.value, inlet, received, origin, carried, known)
+        return normalize_bytes(record.value, inlet, received, origin, reading.carried(record), known)
     except Exception:
         log.exception("normalize.failed", origin=origin)
         return [Refused("failed", "", "an error of ours; it is in the log")]

@@ -37,6 +37,7 @@ TCF_PURPOSES: Mapping[SignalName, tuple[int, ...]] = {
 #: For these the framework knows consent only.
 _BY_CONSENT_ALONE = (1, 3, 4, 5, 6)
 
+_SIGNALS = frozenset(SIGNALS)
 _ADVERTISING = ("ad_storage", "ad_user_data", "ad_personalization")
 
 #: Of the signals, those that Google's interfaces have a field for; what a denied storage held must not be sent at all.
@@ -138,9 +139,7 @@ def _judge(
 
 
 def may_deny(consent: Mapping[str, Any]) -> bool:
-    """False where all that is said is a plain grant: most often, and then nothing has to be read."""
-    if only_grants(consent):  # every copy is asked: no loop for most of them
-        return False
+    """False where all that is said is a plain grant: then nothing has to be read."""
     return any(said != "granted" and name not in ("region", "categories") for name, said in consent.items())
 
 
@@ -257,8 +256,6 @@ def read(consent: Mapping[str, Any], policy: ConsentPolicy, vendor: int | None =
     for name in SIGNALS:
         if consent.get(name) is not None:
             found.say(name, consent[name])
-    if consent.keys() <= _PLAIN:  # most often: there is nothing more to read
-        return found
     if consent.get("gpc"):
         found.opt_outs.append("gpc on")
     _us_privacy(found, consent.get("us_privacy"))
@@ -266,10 +263,6 @@ def read(consent: Mapping[str, Any], policy: ConsentPolicy, vendor: int | None =
     _tcf(found, consent.get("tcf"), policy, vendor)
     _gpp(found, consent.get("gpp"), policy, vendor)
     return found
-
-
-_SIGNALS = frozenset(SIGNALS)
-_PLAIN = _SIGNALS | {"region", "categories"}
 
 
 def _us_privacy(found: Read, text: Any) -> None:

@@ -168,8 +168,9 @@ class Closing(msgspec.Struct, gc=False):
 
     def record(self, event: msgspec.Raw | None = None) -> Conversion:
         """As it stands in capistream.conversions. `event`: where that is JSON already."""
-        copies, routes = _briefs(self.copies), self.decision.json
-        return Conversion(ROW_VERSION, event or self.event, self.how, copies, self.received, routes)
+        briefs = [CopyBrief(one.source, one.received, one.event_id, one.origin or Origin()) for one in self.copies]
+        briefs.sort(key=attrgetter("received"))
+        return Conversion(ROW_VERSION, event or self.event, self.how, briefs, self.received, self.decision.json)
 
 
 @dataclass
@@ -329,8 +330,6 @@ class _Run:
         self.changed: dict[bytes, Row] = {}
         self.changed_holds: set[bytes] = set()
         self.stored: set[bytes] = set()  # keys with a row in `held`: only those need a deletion
-        # holds of this batch: most pairs meet before anybody asks when those end
-        self.opened: dict[bytes, tuple[Held, EventRule]] = {}
         self.apart: dict[bytes, None] = {}  # keys of conversions that were set apart from others
         self.result = Result()
         self._load(list(wanted))
@@ -417,7 +416,6 @@ class _Run:
         return True
 
     def _done(self) -> Result:
-        self._enter_opened()
         # who was set apart first: a crash may cut the write off, and a row that says "closed" must not stand without them
         changed = self.changed
         if self.apart:
@@ -553,7 +551,7 @@ class _Run:
         elif first:
             self.holds[key] = hold
             self.changed_holds.add(key)
-            self.opened[key] = hold, rule
+            self.partition.enter(key, hold, rule)
         elif hold.stage and _confirmed(rule, hold.copies):
             self._close(rule, key, row, hold, kin, "complete" if _complete(rule, hold.copies, kin) else "hold_ended")
 
@@ -724,26 +722,18 @@ class _Run:
     def _enter_stage(self, rule: EventRule, key: bytes, hold: Held, stage: str, deadline: int) -> None:
         hold.stage, hold.deadline = stage, deadline
         self.holds[key] = hold
-        self.opened.pop(key, None)
         self.partition.enter(key, hold, rule)
         self.changed_holds.add(key)
 
     def _drop_hold(self, key: bytes) -> None:
         self.holds[key] = None
-        self.opened.pop(key, None)
         self.partition.open.pop(key, None)
         if key in self.stored:
             self.changed_holds.add(key)
         else:
             self.changed_holds.discard(key)
 
-    def _enter_opened(self) -> None:
-        for key, (hold, rule) in self.opened.items():
-            self.partition.enter(key, hold, rule)
-        self.opened = {}
-
     def _close_due(self) -> None:
-        self._enter_opened()
         # a stage may end at once, when the clock has passed the next one's end, too
         while due := self.partition.due(self.most):
             self.most -= len(due)
@@ -799,7 +789,7 @@ def _clock(value: Any) -> int | None:
 
 def denied_later(row: bytes | None) -> Json | None:
     """What copies of a conversion deny that came after it had closed, or nothing."""
-    return orjson.loads(row).get("d") if row and b'"d":' in row else None  # most often not to be read
+    return orjson.loads(row).get("d") if row else None
 
 
 def forgotten(
@@ -886,15 +876,6 @@ def _kin(copies: Sequence[Copy]) -> Kin:
 def _checksum(said: Any) -> str:
     """Of what a consent denies."""
     return f"{zlib.crc32(orjson.dumps(merge.denials([said]))):x}"
-
-
-def _briefs(copies: Sequence[Copy]) -> list[CopyBrief]:
-    briefs = [CopyBrief(copy.source, copy.received, copy.event_id, copy.origin or _NOWHERE) for copy in copies]
-    return briefs if len(briefs) == 1 else sorted(briefs, key=_RECEIVED)
-
-
-_NOWHERE = Origin()
-_RECEIVED = attrgetter("received")
 
 
 def _held_back(row: Row) -> bool:

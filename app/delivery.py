@@ -232,12 +232,12 @@ class Queue:
         """Take out those that wait and are nothing to send any more. Paused or halted, too."""
         removed = [job for job in self if gone(job)]
         if removed:
-            out = set(map(id, removed))
-            kept = {group: deque(job for job in jobs if id(job) not in out) for group, jobs in self._ready.items()}
+            out = set(removed)
+            kept = {group: deque(job for job in jobs if job not in out) for group, jobs in self._ready.items()}
             self._ready = OrderedDict((group, jobs) for group, jobs in kept.items() if jobs)
-            self._later = [one for one in self._later if id(one[2]) not in out]
+            self._later = [one for one in self._later if one[2] not in out]
             heapq.heapify(self._later)
-            pieces = ([job for job in piece if id(job) not in out] for piece in self._pieces)
+            pieces = ([job for job in piece if job not in out] for piece in self._pieces)
             self._pieces = deque(piece for piece in pieces if piece)
         return removed
 
@@ -426,13 +426,12 @@ class Queue:
             self._pieces.extendleft([list(jobs[middle:]), list(jobs[:middle])])  # to the bad one first
             return []
         settled: list[Settled] = []
-        results = {id(one): _result(one) for one in different if isinstance(one, TAKEN)}
         spared = any(isinstance(outcome, Rejected) for outcome in different)
         for job, outcome in zip(jobs, outcomes, strict=True):
             job.attempts += 1
             if isinstance(outcome, TAKEN):
                 self._taken()
-                settled.append((job, results[id(outcome)]))
+                settled.append((job, _result(outcome)))
                 continue
             if isinstance(outcome, Retry | Halt) and outcome.unclear and job.unclear_since is None:
                 job.unclear_since = self._clock.unix()

@@ -107,14 +107,8 @@ def with_at(text: str) -> str:
     return _SPELLED_AT.sub("@", text) if "&" in text or "\\" in text else text
 
 
-#: An at sign in any spelling, or what a phone number begins with.
-_MAY_BE_PERSONAL = re.compile(r"[@%&\\+(\uff20\ufe6b]")
-
-
 def redact(text: str) -> str:
     """The text with e-mail addresses replaced, also percent-encoded ones; nothing is left of a text that is a phone number."""
-    if not _MAY_BE_PERSONAL.search(text):
-        return text
     bare = text.strip()
     if bare[:1] in ("+", "(") and _PHONE_LIKE.fullmatch(bare):
         return REDACTED

@@ -38,10 +38,9 @@ def collect(
             p = keys.partition(keys.conversion_id(event), partitions)
             rows[names.events, p].append((keys.key(event), result.json, now))
             metrics.series(metrics.COPIES, label(event["event_name"]), event["source"]).inc()
-            if "labels" in event:
-                for one in LABELS:
-                    if one in event["labels"]:
-                        metrics.LABELLED.labels(one).inc()
+            for one in event.get("labels", ()):
+                if one in LABELS:
+                    metrics.LABELLED.labels(one).inc()
             for field, reason in result.drops:
                 metrics.FIELDS_DROPPED.labels(field, reason).inc()
         elif isinstance(result, Ignored):

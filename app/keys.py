@@ -6,8 +6,6 @@ knows the id knows the partition, in every topic and table of ours. Where one id
 but one of them have a fourth part in their key, which sets them apart; they stay in the partition of the id.
 """
 
-from functools import lru_cache
-
 from aiokafka.partitioner import murmur2
 
 from app.events import Commerce, Event
@@ -18,10 +16,10 @@ SEPARATOR = "\x1f"
 
 def conversion_id(event: Event) -> str:
     """The id that copies of this event share."""
-    event_id, name = event["event_id"], event["event_name"]
+    event_id = event["event_id"]
     if apart := event.get("apart"):
         event_id = event_id.removesuffix(f".{apart}")
-    return (order(name, event.get("commerce", {})) or event_id) if name in ORDERS else event_id
+    return order(event["event_name"], event.get("commerce", {})) or event_id
 
 
 def order(event_name: str, commerce: Commerce) -> str:
@@ -49,7 +47,6 @@ def joined(conversion: str, site: str, event_name: str) -> bytes:
     return f"{conversion}{SEPARATOR}{site}{SEPARATOR}{event_name}".encode()
 
 
-@lru_cache(maxsize=8192)  # asked several times for each key of a batch
 def parts(key: bytes) -> tuple[str, str, str]:
     """(id, site, event name) of a key."""
     conversion, site, name, *_apart = key.decode().split(SEPARATOR)

@@ -72,7 +72,7 @@ def row(
 
     `key`: of the conversion, where it is known already.
     """
-    commerce: Commerce = event.get("commerce", _NONE)
+    commerce: Commerce = event.get("commerce", {})
     value = _Row(
         1,
         now,
@@ -93,6 +93,3 @@ def row(
         config,
     )
     return keys.key(event) if key is None else key, _JSON.encode(value), now
-
-
-_NONE: Commerce = {}

@@ -125,16 +125,12 @@ _NUMBER = re.compile(
     rf"|(?P<nanp>{_LEFT}(?:1{_SPACE}{{1,2}})?[2-9]\d\d{_SPACE}{{1,2}}\d{{3}}{_SPACE}\d{{4}}{_RIGHT}))",
     re.IGNORECASE,
 )
-#: Nor is a row of fewer than 15 of them, unless it begins with a zero: without any of this there is none of these, either.
-_GROUPED = re.compile(
-    rf"[+\uff0b%(\d](?:(?<=[+\uff0b%(])|(?<=0)(?<![\w-]0)|(?<=\d)(?:\d{{14}}|{_SPACE}{{1,2}}\d))", re.IGNORECASE
-)
-#: The same, where nothing is encoded, and no plus and no parenthesis is before a digit.
+#: Without any of this there is none of these, where nothing is encoded, and no plus and no parenthesis is before a digit: a row of
+#: fewer than 15 digits is none, unless it begins with a zero.
 _PLAINLY_GROUPED = re.compile(rf"\d(?:(?<=0)(?<![\w-]0)|\d{{14}}|{_PLAIN_SPACE}{{1,2}}\d)")
 #: What every number with its country begins with; most ids have none.
 _MAY_BE_WITH_COUNTRY = re.compile(r"[+\uff0b%0](?:(?<=[+\uff0b%])|(?<=0)(?<![\w-]0)0)")
 _PLAINLY_WITH_EXIT_CODE = re.compile(r"00(?<![\w-]00)")
-_DIGITS = re.compile(r"\d(?:[^\dg-zG-Z]{0,9}\d){7}")  # fewer are none of these, and this is quickly seen
 _IBAN = re.compile(
     r"[A-Z](?<![^\W_][A-Z])[A-Z]\d\d(?:(?:[ +]|%20)?[A-Z0-9]{4}){2,7}(?:(?:[ +]|%20)?[A-Z0-9]{1,3})?(?![^\W_])"
 )
@@ -161,11 +157,6 @@ _TOKEN = re.compile(
 )
 #: A token, or more than it; and its letters alone, but for what passes for one of them where case is ignored.
 _RUN = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
-#: Most texts have none of it, and looking closer costs more than all else.
-_SIGNS = re.compile(
-    rf"[@\uff20\ufe6b%=&\\+\uff0b(]|\"\s?:|\d(?:{_SPACE}{{0,3}}\d){{7}}|[A-Za-z0-9+/_-]{{12}}", re.IGNORECASE
-)
-
 
 #: Without any of these, nothing that is personal is seen only in a text as a whole: each line can be looked at by itself, and
 #: so can texts as lines.
@@ -183,18 +174,16 @@ def clean(texts: Iterable[str], ids: Iterable[str] = (), pages: Iterable[str] = 
     """
     told = "\n".join([text for text in texts if len(text) > 8 or not text.isalnum()])  # of a word, nothing can be
     named = "\n".join(ids)
-    if _OPENLY.search(f"{told}\n{named}") or ("00" in named and _PLAINLY_WITH_EXIT_CODE.search(named)):
+    if _OPENLY.search(f"{told}\n{named}") or _PLAINLY_WITH_EXIT_CODE.search(named):
         return False
     told = "\n".join((told, *pages))
-    if (_PLAINLY_GROUPED.search(told) and _DIGITS.search(told) and _NUMBER.search(told)) or _IBAN.search(told):
+    if (_PLAINLY_GROUPED.search(told) and _NUMBER.search(told)) or _IBAN.search(told):
         return False
     return not _may_hide(f"{told}\n{named}")
 
 
 def masked(text: str) -> str:
     """The text with all that is personal, by look or name, replaced."""
-    if _SIGNS.search(text) is None:
-        return text
     return _masked(text) if len(text) <= 500 else _masked.__wrapped__(text)
 
 
@@ -227,9 +216,7 @@ def _plainly(text: str) -> str:
         found = _PARAMETER.sub(_without_value, found)
     if '":' in found or '" :' in found:
         found = _MEMBER.sub(_without_value, found)
-    if _DIGITS.search(found) and _GROUPED.search(found):
-        found = _NUMBER.sub(_without_number, found)
-    return _IBAN.sub(_without_iban, found)
+    return _IBAN.sub(_without_iban, _NUMBER.sub(_without_number, found))
 
 
 def in_an_id(text: str) -> bool:
@@ -239,8 +226,6 @@ def in_an_id(text: str) -> bool:
 
 def of_an_id(text: str) -> str:
     """The same with those replaced. Without its country a phone number is grouped as order numbers are."""
-    if _SIGNS.search(text) is None:
-        return text
     return _of_an_id(text) if len(text) <= 500 else _of_an_id.__wrapped__(text)
 
 
@@ -257,7 +242,7 @@ def of_a_person(text: str, country: str | None) -> str:
 
     A phone number is hashed as in E.164 however it was written, so that it is found by the number.
     """
-    if _SIGNS.search(text) is None or not (in_an_id(text) or _without_phones(text, _is_phone) != text):
+    if not (in_an_id(text) or _without_phones(text, _is_phone) != text):
         return text
     try:
         return identity.hashes("phone", text if "@" not in text else "", country, frozenset({"e164"}))["e164"]
@@ -266,8 +251,6 @@ def of_a_person(text: str, country: str | None) -> str:
 
 
 def _without_phones(text: str, which: Callable[[re.Match[str]], bool]) -> str:
-    if not (_DIGITS.search(text) and _GROUPED.search(text)):
-        return text
     return _NUMBER.sub(lambda found: _without_number(found) if which(found) else found[0], text)
 
 

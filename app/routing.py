@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Container, Hashable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from app import consent, keys
@@ -25,7 +24,7 @@ class Route:
     reason: str = ""
     basis: str = ""
 
-    @cached_property
+    @property
     def told(self) -> Json:
         """What is told of it in capistream.conversions."""
         return {name: said for name in ("state", "reason", "basis") if (said := getattr(self, name))}
@@ -99,7 +98,7 @@ def alike(settings: Settings) -> Callable[[Copy], Hashable | None]:
 
     def kind(event: Copy) -> Hashable | None:
         said: Any = event.consent or {}
-        if event.labels or not (said == GRANTED or said.keys() <= GRANTED.keys()):
+        if event.labels or not said.keys() <= GRANTED.keys():
             return None
         return event.event_name, event.site, "granted" if said == GRANTED else tuple(said.items())
 

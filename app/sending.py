@@ -5,12 +5,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from email.utils import formatdate
-from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import aiohttp
 import structlog
-from prometheus_client import Histogram
 
 from app import metrics, trace
 from app.delivery import Clock
@@ -73,8 +71,8 @@ class Sender:
         answer = await self._send(request)
         seconds, status = time.perf_counter() - begun, _status(answer)
         self.answers += 1
-        self._durations.observe(seconds)
-        metrics.series(metrics.ATTEMPTS, self.name, str(status)).inc()
+        metrics.REQUEST_SECONDS.labels(self.name).observe(seconds)
+        metrics.ATTEMPTS.labels(self.name, str(status)).inc()
         if isinstance(answer, Retry):
             return replace(self._all(payloads, answer), at=at, seconds=seconds)
         try:
@@ -87,10 +85,6 @@ class Sender:
             return replace(self._all(payloads, halt), at=at, seconds=seconds, status=status, body=answer.body)
         self._mistrusted = any(isinstance(one, Halt) for one in outcomes)
         return Exchange(outcomes, usage, at, seconds, status, answer.body)
-
-    @cached_property  # and not from the start: it would be shown before anything was sent
-    def _durations(self) -> Histogram:
-        return metrics.REQUEST_SECONDS.labels(self.name)
 
     def _all(self, payloads: Sequence[Payload], outcome: Outcome) -> Exchange:
         self._mistrusted = isinstance(outcome, Halt)
@@ -174,7 +168,7 @@ async def send(session: aiohttp.ClientSession, request: Request, seconds: float)
             request.url,
             headers=dict(request.headers),
             data=request.body,
-            timeout=_timeout(seconds),
+            timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=seconds * CONNECT),
             allow_redirects=False,
         ) as response:
             headers: Mapping[str, str] = response.headers
@@ -187,11 +181,6 @@ async def send(session: aiohttp.ClientSession, request: Request, seconds: float)
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
         # not its text: it can hold the address, and so the secret
         return Retry(f"no answer: {type(exc).__name__}", unclear=True)
-
-
-@lru_cache
-def _timeout(seconds: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=seconds, sock_connect=seconds * CONNECT)
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

@@ -113,8 +113,7 @@ def read(key: bytes, value: bytes | None) -> Copy | None:
     except _UNREADABLE:
         return None
     # three parts; and no key of rows in table `seen` that are no conversion's: those have smaller ones
-    conversion = conversion_id(found) if found.event_name in keys.ORDERS else found.event_id
-    its = keys.joined(conversion, found.site, found.event_name)
+    its = keys.joined(conversion_id(found), found.site, found.event_name)
     if its != key or key.count(b"\x1f") != 2 or key <= b"\x1f":
         return None
     return found if found.received >= 0 and found.time >= 0 and found.apart is UNSET else None

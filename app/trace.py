@@ -52,9 +52,7 @@ def wanted(settings: Trace, job: Job, outcome: Outcome) -> bool:
     if settings.requests == "none":
         return False
     if isinstance(outcome, Delivered | Accepted):
-        if settings.requests != "all":
-            return False
-        return settings.share >= 1 or keys.chosen(keys.conversion_id(job.event), settings.share)
+        return settings.requests == "all" and keys.chosen(keys.conversion_id(job.event), settings.share)
     told = f"{kind(outcome)} {outcome.reason}"
     if job.told == told:
         return False

@@ -12,18 +12,15 @@ capistream.conversions and at the webhook.
 
 import argparse
 import asyncio
-import logging
 import os
 import secrets
-import shutil
 import statistics
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -32,17 +29,14 @@ import race
 import report
 from aiohttp import web
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 
 from app import keys, processes, records, settings, topics
-from app.kafka import Kafka
 
 APART = 2_000  # orders between the two copies of one
 QUOTED = 10  # every so manieth order has a quote, too
 PROGRAM = 150  # MiB of a worker that has nothing to do
-DATABASE = (
-    24  # MiB of cache and buffers of a database, of which there is one for each table and partition: they fill slowly
-)
+#: MiB of cache and buffers of a database, of which there is one for each table and partition: they fill slowly.
+DATABASE = 24
 BATCHES = 128  # MiB of records that are worked on: MAX_BYTES in app/lossless/consumer.py
 
 CONFIG = """
@@ -87,16 +81,12 @@ def plan(orders: int) -> Iterator[tuple[Key, int]]:
     """(key, which of its copies), in the order of the topic."""
     for n in range(orders + APART):
         if n < orders:
-            yield ("purchase", _order(n)), 0
+            yield ("purchase", race.order(n)), 0
             if n % QUOTED == 0:
-                yield ("quote", _order(n)), 0
-                yield ("quote", _order(n)), 1
+                yield ("quote", race.order(n)), 0
+                yield ("quote", race.order(n)), 1
         if n >= APART:
-            yield ("purchase", _order(n - APART)), 1
-
-
-def _order(n: int) -> str:
-    return f"{n * 7_919 % 99_999_989:08d}"  # neighbours are not beside each other
+            yield ("purchase", race.order(n - APART)), 1
 
 
 def body(key: Key, number: int) -> bytes:
@@ -124,10 +114,7 @@ def body(key: Key, number: int) -> bytes:
 async def fill(config: settings.Settings, orders: int) -> int:
     """The source topic, by order, as a shop's producer would; returns how many events."""
     source, n = config.sources["orders"].topic, config.kafka.partitions
-    admin = AIOKafkaAdminClient(bootstrap_servers=config.brokers)
-    await admin.start()
-    await topics.create(admin, [topics.Topic(source, "", "", "", n)], 1)
-    await admin.close()
+    await race.create(config.brokers, [source], n)
     await topics.apply(config)
     records = ((keys.partition(key[1], n), key[1].encode(), body(key, number)) for key, number in plan(orders))
     return await race.fill(config.brokers, source, records)
@@ -158,7 +145,6 @@ def platform(port: int) -> None:
 @dataclass
 class Worker:
     process: Any
-    address: str
     sizes: list[int] = field(default_factory=list)  # MiB, one a look
     cpu: float = 0.0  # seconds of processor so far
 
@@ -266,51 +252,41 @@ def growth(looks: Sequence[Look], sizes: Sequence[int]) -> tuple[float, float]:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    folder = Path(tempfile.mkdtemp(prefix="capistream-bench-"))
     os.environ["BENCH_SECRET"] = secrets.token_hex(16)
-    port, workers, children = processes.free_port(), list[Worker](), list[Any]()
-    try:
-        with Kafka(folder / "kafka") as kafka:
-            path = folder / "capistream.toml"
-            mode = "off" if options.off else "live"
-            path.write_text(CONFIG.format(brokers=kafka.brokers, platform=port, folder=folder, mode=mode))
-            config = settings.load(path)
-            orders = round(options.events / (2 + 2 / QUOTED))
-            begun = time.monotonic()
-            events = asyncio.run(fill(config, orders))
-            print(f"{events:,} events wait, after {time.monotonic() - begun:.0f} s", file=sys.stderr)
-            load = os.getloadavg()[0]
-            children.append(
-                processes.spawn([sys.executable, __file__, "--platform", str(port)], folder / "platform.log")
-            )
-            for number in range(options.workers):
-                view = processes.free_port()
-                command = [sys.executable, "-m", "app.cli", "worker", "--config", str(path), "--web-port", str(view)]
-                process = processes.spawn([*command, "--backfill"], folder / f"worker-{number}.log")
-                workers.append(Worker(process, f"http://127.0.0.1:{view}"))
-            looks = asyncio.run(drain(config, workers))
-            print(f"drained after {looks[-1].at:.0f} s; reading what came of it", file=sys.stderr)
-            begin = next(one.at for one in looks if one.read)
-            wrong = asyncio.run(check(config, orders, f"http://127.0.0.1:{port}/"))
-            return {
-                "events": events,
-                "workers": options.workers,
-                "destination": mode,
-                "load_before": round(load, 1),
-                "first_s": round(begin, 1),
-                "drained_s": round(looks[-1].at, 1),
-                "events_per_s": round(events / looks[-1].at),
-                "events_per_cpu_s": round(events / sum(worker.cpu for worker in workers)),
-                "bound_mib": bound(config, options.workers),
-                "memory": [_memory(looks, worker.sizes) for worker in workers],
-                "wrong": {name: count for name, count in wrong.items() if count},
-            }
-    finally:
-        for worker in workers:
-            processes.stop(worker.process, 20)
-        for child in children:
-            child.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+    port, workers = processes.free_port(), list[Worker]()
+    with race.kafka() as (kafka, folder), ExitStack() as stack:
+        path = folder / "capistream.toml"
+        mode = "off" if options.off else "live"
+        path.write_text(CONFIG.format(brokers=kafka.brokers, platform=port, folder=folder, mode=mode))
+        config = settings.load(path)
+        orders = round(options.events / (2 + 2 / QUOTED))
+        begun = time.monotonic()
+        events = asyncio.run(fill(config, orders))
+        print(f"{events:,} events wait, after {time.monotonic() - begun:.0f} s", file=sys.stderr)
+        load = report.load()
+        taker = processes.spawn([sys.executable, __file__, "--platform", str(port)], folder / "platform.log")
+        stack.callback(processes.stop, taker, 20)
+        for number in range(options.workers):
+            process, _ = race.worker(path, folder / f"worker-{number}.log", "--backfill")
+            stack.callback(processes.stop, process, 20)
+            workers.append(Worker(process))
+        looks = asyncio.run(drain(config, workers))
+        print(f"drained after {looks[-1].at:.0f} s; reading what came of it", file=sys.stderr)
+        begin = next(one.at for one in looks if one.read)
+        wrong = asyncio.run(check(config, orders, f"http://127.0.0.1:{port}/"))
+        return {
+            "events": events,
+            "workers": options.workers,
+            "destination": mode,
+            "load_before": round(load, 1),
+            "first_s": round(begin, 1),
+            "drained_s": round(looks[-1].at, 1),
+            "events_per_s": round(events / looks[-1].at),
+            "events_per_cpu_s": round(events / sum(worker.cpu for worker in workers)),
+            "bound_mib": bound(config, options.workers),
+            "memory": [_memory(looks, worker.sizes) for worker in workers],
+            "wrong": {name: count for name, count in wrong.items() if count},
+        }
 
 
 def _memory(looks: Sequence[Look], sizes: Sequence[int]) -> dict[str, Any]:
@@ -362,7 +338,6 @@ def main() -> int:
         return 0
     if options.quick:
         options.events = 50_000
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     load = report.load()
     result = measure(options)
     report.finish(options, told(result), result, load)

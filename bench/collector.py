@@ -3,7 +3,7 @@
 python bench/collector.py [--rounds 5] [--seconds 6] [--connections 256] [--quick] [--json] [--write]   its own embedded Kafka
 
     single      a server's events, one a request: parsed, normalised, hashed, and in Kafka (acks=all) before the answer
-    pixel       a browser's, with its cookies, the same way
+    pixel       a browser's, which is given its cookies, the same way
     batch       100 of a server's in a request
     aiohttp     a bare aiohttp server that reads a body and answers 204; it gets the bodies of `single`
 
@@ -81,8 +81,8 @@ class Found:
 
 def event(number: int, source: str) -> Json:
     """As a shop reports it; about 600 bytes."""
-    order, who = f"{number * 7_919 % 99_999_989:08d}", number // 5
-    person = f"{who * 7_919 % 99_999_989:08d}"
+    order, who = race.order(number), number // 5
+    person = race.order(who)
     said: Json = {
         "event_name": "add_to_cart" if source == "pixel" else "purchase",
         "event_id": f"e-{order}",
@@ -95,7 +95,7 @@ def event(number: int, source: str) -> Json:
             "currency": "EUR",
             "items": [{"item_id": f"SKU-{number % 1000}", "item_name": "Shirt", "quantity": 1, "price": 9.5}],
         },
-        "consent": dict.fromkeys(("ad_storage", "analytics_storage", "ad_user_data", "ad_personalization"), "granted"),
+        "consent": race.GRANTED,
     }
     if source == "server":
         said["user"] |= {"first_name": f"Ada{who % 997}", "last_name": f"Lovelace{who % 9_973}", "city": "Berlin"}

@@ -188,12 +188,8 @@ async def repair(measurement: Measurement) -> None:
 
 def memory(system: System) -> int:
     """MiB of all workers."""
-    total = 0
-    for child in system.children:
-        if child.name.startswith("worker") and child.process:
-            status = Path(f"/proc/{child.process.pid}/status").read_text()
-            total += int(status.split("VmRSS:")[1].split()[0])
-    return total >> 10
+    workers = [child for child in system.children if child.name.startswith("worker")]
+    return sum(race.rss(child.process.pid) for child in workers if child.process)
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import dedup
+import orjson
 import race
 import report
 from race import Time
@@ -33,7 +34,9 @@ def build() -> list[str] | None:
     if not (java and javac and maven):
         return None
     print("building the Kafka Streams program", file=sys.stderr)
-    subprocess.run([maven, "--quiet", "--batch-mode", "package"], check=True, cwd=PEER, stdout=sys.stderr)
+    command = [maven, "--quiet", "--batch-mode", "package"]
+    if subprocess.run(command, check=False, cwd=PEER, stdout=sys.stderr).returncode:
+        raise SystemExit("Maven could not build the Kafka Streams program: it says above why")
     jars = os.pathsep.join([str(BUILT / "classes"), str(BUILT / "lib" / "*")])
     return [java, "-Xmx1g", "-cp", jars, "Dedup"]
 
@@ -79,12 +82,14 @@ def main() -> None:
         options.events, options.rounds = 100_000, 1
     streams = build()
     if streams is None:
-        print("skipped: Kafka Streams needs Maven and a JDK (mvn, javac) to be built", file=sys.stderr)
+        why = "Kafka Streams needs Maven and a JDK (mvn, javac) to be built"
+        print(f"skipped: {why}", file=sys.stderr)
+        print(orjson.dumps({"skipped": why}).decode())
         return
     load, size = report.load(), 500
     with race.kafka() as (kafka, folder):
         races = Races(kafka.brokers, folder, streams)
-        times = dedup.rounds(races, options.rounds, options.events, 1.0, size, list(NAMES))
+        times = dedup.rounds(races, options.rounds, options.events, 1.0, size, NAMES)
     result = {
         name: its
         | {

@@ -25,6 +25,7 @@ from typing import Any
 import aiohttp
 import orjson
 import platforms
+import race
 import report
 import system
 from aiokafka import AIOKafkaProducer
@@ -74,7 +75,7 @@ class Flow:
         while True:
             now = time.monotonic() - begun
             while (due := (self._issued - first) / rate) <= min(now, seconds):
-                order = system.order(self._issued)
+                order = race.order(self._issued)
                 self._issued += 1
                 await self._send(order, system.pixel(order))
                 behind.append((due + GAP, order))

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import aiohttp
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
@@ -44,6 +47,11 @@ class Time:
     per_cpu: float  # events a second of processor time
     second_half_per_cpu: float
     outputs: int
+
+
+def order(number: int) -> str:
+    """A shop's number of an order; neighbours are not beside each other."""
+    return f"{number * 7_919 % 99_999_989:08d}"
 
 
 @contextmanager
@@ -172,6 +180,27 @@ def _rate(one: Look, other: Look) -> float:
 
 def _per_cpu(one: Look, other: Look) -> float:
     return (other[1] - one[1]) / max(other[2] - one[2], TICK)
+
+
+def worker(config: Path, log: Path, *more: str) -> tuple[subprocess.Popen[bytes], str]:
+    """A worker, and the address of its pages."""
+    port = processes.free_port()
+    command = [sys.executable, "-m", "app.cli", "worker", "--config", str(config), "--web-port", str(port), *more]
+    return processes.spawn(command, log), f"http://127.0.0.1:{port}"
+
+
+async def ready(worker: subprocess.Popen[bytes], address: str) -> None:
+    """Wait until it is."""
+    async with aiohttp.ClientSession() as http:
+        while worker.poll() is None:
+            try:
+                async with http.get(f"{address}/readyz") as answer:
+                    if answer.status == 200:
+                        return
+            except aiohttp.ClientError:
+                pass
+            await asyncio.sleep(0.1)
+    raise SystemExit("the worker ended")
 
 
 def cpu(pid: int) -> float:

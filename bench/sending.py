@@ -28,6 +28,7 @@ from urllib.request import urlopen
 
 import aiohttp
 import orjson
+import race
 import uvloop
 from aiokafka import TopicPartition
 
@@ -59,7 +60,7 @@ def events(count: int) -> Iterator[Event]:
     """Purchases as dedup hands them on, each of another person."""
     now = int(time.time() * 1000)
     for n in range(count):
-        order = f"{n * 7_919 % 99_999_989:08d}"
+        order = race.order(n)
         person = {"email": {"plain": sha(f"{order}@example.com")}, "phone": {"digits": sha(f"1555{order}")}}
         yield make_event(
             event_id=f"order-{order}",

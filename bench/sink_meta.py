@@ -11,9 +11,10 @@ python bench/sink_meta.py [--rounds 5] [--concurrency 256] [--quick] [--json] [-
     sdk session the same with `create_event(session)` and one session for all; the SSL context for each request stays
     aiohttp     a loop over ready JSON
 
-All of them have the same events and as many requests in flight, of one event each and of 100. Events are merged ones, with
-identifiers that are hashed already: the SDK makes its objects of them, ours the platform's words. The goals are of the sink, as
-nobody else does the rest of the stage. No way has TLS, and none a Kafka. Processor time is that of the process that sends.
+All of them have the same events, the slower ones fewer of them, and as many requests in flight, of one event each and of 100.
+Events are merged ones, with identifiers that are hashed already: the SDK makes its objects of them, ours the platform's words.
+The goals are of the sink, as nobody else does the rest of the stage. No way has TLS, and none a Kafka. Processor time is that of
+the process that sends.
 """
 
 import asyncio

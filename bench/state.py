@@ -12,22 +12,19 @@ with fewest, for each key more.
 
 import argparse
 import asyncio
-import logging
 import os
 import random
-import shutil
 import statistics
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any
 
-import aiohttp
 import orjson
 import race
 import report
@@ -139,19 +136,6 @@ async def fill(config: settings.Settings, count: int) -> int:
     return size
 
 
-async def ready(url: str, worker: Any) -> None:
-    async with aiohttp.ClientSession() as http:
-        while worker.poll() is None:
-            try:
-                async with http.get(url) as answer:
-                    if answer.status == 200:
-                        return
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.1)
-    raise SystemExit("the worker ended")
-
-
 async def cost(config: settings.Settings, pid: int, given: Iterable[race.Record]) -> float:
     """Seconds of the worker's processor until it has finished these events."""
     before, topic = race.cpu(pid), topics.names(config).events
@@ -166,21 +150,16 @@ async def cost(config: settings.Settings, pid: int, given: Iterable[race.Record]
             await asyncio.sleep(0.1)
 
 
-class Worker:
-    """With the state in `folder`; ready, with how long that took."""
-
-    def __init__(self, path: Path) -> None:
-        port, begun = processes.free_port(), time.monotonic()
-        command = [sys.executable, "-m", "app.cli", "worker", "--config", str(path), "--web-port", str(port)]
-        self.process = processes.spawn(command, path.with_name("worker.log"))
-        asyncio.run(ready(f"http://127.0.0.1:{port}/readyz", self.process))
-        self.seconds = time.monotonic() - begun
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        processes.stop(self.process, 20)
+@contextmanager
+def worker(path: Path) -> Iterator[tuple[int, float]]:
+    """(its process id, seconds until it was ready)"""
+    begun = time.monotonic()
+    process, address = race.worker(path, path.with_name("worker.log"))
+    try:
+        asyncio.run(race.ready(process, address))
+        yield process.pid, time.monotonic() - begun
+    finally:
+        processes.stop(process, 20)
 
 
 class State:
@@ -200,14 +179,13 @@ class State:
         print(f"filling the changelog with {self.count:,} keys", file=sys.stderr)
         self._size = asyncio.run(fill(self._config, self.count))
         print("starting a worker with an empty disk", file=sys.stderr)
-        with Worker(self._path) as worker:
-            self._restore = worker.seconds
+        with worker(self._path) as (_, self._restore):
+            pass
         self._disk = sum(f.stat().st_size for f in (self._folder / "state").rglob("*seen*/**/*") if f.is_file())
 
     def work(self) -> None:
         """One start."""
-        with Worker(self._path) as worker:
-            pid = worker.process.pid
+        with worker(self._path) as (pid, _):
             asyncio.run(cost(self._config, pid, islice(self._given, BEFORE)))
             spent = asyncio.run(cost(self._config, pid, islice(self._given, self.each)))
             self._costs.append(1e6 * spent / self.each)
@@ -255,20 +233,16 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.keys, options.most, options.each = 100_000, 100_000, 20_000
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     os.environ["BENCH_SECRET"] = uuid.uuid4().hex
-    load, folder = report.load(), Path(tempfile.mkdtemp(prefix="capistream-bench-"))
-    try:
-        with Kafka(folder / "kafka") as kafka:
-            counts = sorted({FEWEST, options.keys, options.most})
-            states = [State(kafka, folder / str(count), count, options.each) for count in counts]
+    load = report.load()
+    with race.kafka() as (kafka, folder):
+        counts = sorted({FEWEST, options.keys, options.most})
+        states = [State(kafka, folder / str(count), count, options.each) for count in counts]
+        for state in states:
+            state.recover()
+        for _ in range(STARTS):
             for state in states:
-                state.recover()
-            for _ in range(STARTS):
-                for state in states:
-                    state.work()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+                state.work()
     results = [state.result() for state in states]
     result = next(one for one in results if one["keys"] == options.keys)
     whole = {**result, "bytes_in_memory_per_key": round(in_memory(results), 1), "growth": results}

@@ -60,10 +60,6 @@ DESTINATIONS = {
 # The orders: a browser's and a server's copy of each, about 900 and 700 bytes, everybody another person
 
 
-def order(number: int) -> str:
-    return f"{number * 7_919 % 99_999_989:08d}"  # neighbours are not beside each other
-
-
 def pixel(order: str, name: str = "purchase") -> Json:
     return {
         "event_name": name,
@@ -122,9 +118,9 @@ def backlog(conversions: int, partitions: int) -> Iterator[race.Record]:
     """Both copies of each, the server's APART orders behind the browser's."""
     for number in range(conversions + APART):
         if number < conversions:
-            yield _record(order(number), pixel, partitions)
+            yield _record(race.order(number), pixel, partitions)
         if number >= APART:
-            yield _record(order(number - APART), server, partitions)
+            yield _record(race.order(number - APART), server, partitions)
 
 
 def _record(order: str, copy: Any, partitions: int) -> race.Record:
@@ -213,11 +209,9 @@ class System:
         await admin.close()
 
     def _worker(self, number: int, path: Path) -> str:
-        port = processes.free_port()
-        command = [sys.executable, "-m", "app.cli", "worker", "--config", str(path), "--web-port", str(port)]
-        log = self.folder / f"worker-{number}.log"
-        self.children[f"worker {number}"] = processes.spawn(command, log)
-        return f"http://127.0.0.1:{port}/readyz"
+        process, address = race.worker(path, self.folder / f"worker-{number}.log")
+        self.children[f"worker {number}"] = process
+        return f"{address}/readyz"
 
     async def _ready(self, addresses: Iterable[str]) -> None:
         """All of them at once: while one joins, the others are not."""

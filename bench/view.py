@@ -11,13 +11,10 @@ import argparse
 import asyncio
 import os
 import random
-import re
 import secrets
-import shutil
 import statistics
 import string
 import sys
-import tempfile
 import time
 import uuid
 from collections import defaultdict
@@ -32,19 +29,17 @@ import msgspec
 import orjson
 import race
 import report
-from state import ready
 
 from app import dedup, keys, processes, receipts, settings, topics
 from app.dead_letter import DeadLetter
 from app.events import Event
-from app.kafka import Kafka
 from app.normalize import Inlet, Normalized, normalize
 from app.outcome_rows import NAME
 from app.routing import Route
 from app.shape import as_event
 
 DEMO = Path(__file__).parent.parent / "app" / "demo" / "demo.toml"
-GOALS = {"page_ms": 2000, "pause_ms": 500, "grown_mb": 200}
+GOALS = {"page_ms": 2000, "pause_ms": 500, "grown_mib": 200}
 FEW = 10_000
 RECENT = 100_000  # conversions, and letters, that Kafka still has
 COPIED = 10_000  # of them, those with copies in the log and answers in the topic of traces
@@ -280,53 +275,31 @@ async def settled(http: aiohttp.ClientSession) -> None:
         await asyncio.sleep(3)
 
 
-def memory(pid: int) -> int:
-    """MB."""
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    return int(found[1]) // 1000 if found else 0
-
-
 def measure(count: int) -> dict[str, Any]:
-    folder = Path(tempfile.mkdtemp(prefix="capistream-bench-"))
-    port = processes.free_port()
     os.environ.update(DEMO_SECRET_KEY="x", DEMO_META_TOKEN="x", DEMO_GA4_SECRET="x", BENCH_TOKEN=TOKEN)
-    worker = None
-    try:
-        with Kafka(folder / "kafka") as kafka:
-            text = string.Template(DEMO.read_text()).substitute(
-                brokers=kafka.brokers,
-                replication=1,
-                prefix="bench",
-                topic="shop.orders",
-                write_key="wk_bench_bench",
-                sandbox="http://127.0.0.1:9",
-                collector_port=0,
-                view_port=port,
-                data_dir=folder / "state",
-            )
-            path = folder / "capistream.toml"
-            path.write_text(_without_sources(text) + LOGIN)
-            print(f"filling {count:,} keys", file=sys.stderr)
-            asyncio.run(fill(settings.parse(path.read_text()), count))
-            command = [
-                sys.executable,
-                "-m",
-                "app.cli",
-                "worker",
-                "--config",
-                str(path),
-                "--web-port",
-                str(port),
-                "--backfill",
-            ]
-            worker = processes.spawn(command, folder / "worker.log")
-            asyncio.run(ready(f"http://127.0.0.1:{port}/readyz", worker))
+    with race.kafka() as (kafka, folder):
+        text = string.Template(DEMO.read_text()).substitute(
+            brokers=kafka.brokers,
+            replication=1,
+            prefix="bench",
+            topic="shop.orders",
+            write_key="wk_bench_bench",
+            sandbox="http://127.0.0.1:9",
+            collector_port=0,
+            view_port=processes.free_port(),
+            data_dir=folder / "state",
+        )
+        path = folder / "capistream.toml"
+        path.write_text(_without_sources(text) + LOGIN)
+        print(f"filling {count:,} keys", file=sys.stderr)
+        asyncio.run(fill(settings.parse(path.read_text()), count))
+        worker, address = race.worker(path, folder / "worker.log", "--backfill")
+        try:
+            asyncio.run(race.ready(worker, address))
             print("looking", file=sys.stderr)
-            return asyncio.run(_looked(f"http://127.0.0.1:{port}", count, worker.pid))
-    finally:
-        if worker is not None and worker.poll() is None:
-            worker.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+            return asyncio.run(_looked(address, count, worker.pid))
+        finally:
+            processes.stop(worker, 20)
 
 
 def _without_sources(text: str) -> str:
@@ -337,11 +310,11 @@ async def _looked(url: str, count: int, pid: int) -> dict[str, Any]:
     headers, patience = {"Authorization": f"Bearer {TOKEN}"}, aiohttp.ClientTimeout(total=120)
     async with aiohttp.ClientSession(url, headers=headers, timeout=patience) as http:
         await settled(http)
-        before = memory(pid)
+        before = race.rss(pid)
         pages = await look(http, count)
-        first = memory(pid)
+        first = race.rss(pid)
         await look(http, count)
-        return {"keys": count, "mb": [before, first, memory(pid)], "pages": pages}
+        return {"keys": count, "mib": [before, first, race.rss(pid)], "pages": pages}
 
 
 def told(results: list[dict[str, Any]]) -> str:
@@ -351,13 +324,13 @@ def told(results: list[dict[str, Any]]) -> str:
         parts.append(report.table(head, [[name, *its] for name, its in one["pages"].items()]))
         slowest = max(max(its[:2]) for name, its in one["pages"].items() if name != "reconcile")
         pause = max(its[3] for its in one["pages"].values())
-        before, once, twice = one["mb"]
+        before, once, twice = one["mib"]
         for reached, said in (
             (slowest <= GOALS["page_ms"], f"the slowest page took {slowest:,} ms (≤ {GOALS['page_ms']:,})"),
             (pause <= GOALS["pause_ms"], f"the longest pause was {pause:,} ms (≤ {GOALS['pause_ms']:,})"),
             (
-                twice - once <= GOALS["grown_mb"],
-                f"{before} MB before, {once} MB after, {twice} MB after all pages once more",
+                twice - once <= GOALS["grown_mib"],
+                f"{before} MiB before, {once} MiB after, {twice} MiB after all pages once more",
             ),
         ):
             verdicts.append(f"- {one['keys']:,} keys: {report.goal(reached, said)}")

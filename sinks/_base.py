@@ -23,7 +23,7 @@ import orjson
 from app.consent import Flag
 from app.destination import Destination
 from app.events import Event, Json, Source
-from app.proxies import is_ipv4, of_the_internet
+from app.proxies import of_the_internet
 from sinks._kinds import Kinds
 
 Purpose = Literal["advertising", "analytics", "other"]
@@ -226,28 +226,23 @@ class Sink(ABC):
     kind: ClassVar[str]  # "meta": what `sink = ` in the configuration says
     title: ClassVar[str]  # "Meta Conversions API"
     purpose: ClassVar[Purpose]  # decides which consent is needed by default
-    terms: ClassVar[str] = (
-        ""  # where the platform says on which terms it takes people's data; empty for one's own endpoint
-    )
-    vendor: ClassVar[int | None] = (
-        None  # the company's id on the IAB's Global Vendor List, which a TCF string must name
-    )
-    flags: ClassVar[frozenset[Flag]] = (
-        frozenset()
-    )  # which partial consent `encode` tells the platform of: app/consent.py
+    #: Where the platform says on which terms it takes people's data; empty for one's own endpoint.
+    terms: ClassVar[str] = ""
+    #: The company's id on the IAB's Global Vendor List, which a TCF string must name.
+    vendor: ClassVar[int | None] = None
+    #: Which partial consent `encode` tells the platform of: app/consent.py.
+    flags: ClassVar[frozenset[Flag]] = frozenset()
     Settings: ClassVar[type[Destination]]
     names: ClassVar[Mapping[str, str]] = {}  # canonical event name -> the platform's
     variants: ClassVar[Mapping[str, str]] = {}  # identifier -> hash rule of app/identity.py
-    fields: Kinds = MappingProxyType(
-        {}
-    )  # what the platform's event holds where, as far as known; may hang on the settings
+    #: What the platform's event holds where, as far as known; may hang on the settings.
+    fields: Kinds = MappingProxyType({})
     places: Places | None = None  # where its requests say what; may hang on the settings
     match: tuple[MatchKey, ...] = ()  # by what the platform finds people, the best first; may hang on the settings
     takes_revisions: ClassVar[bool] = False  # can the platform restate an event? Else late changes do not go to it
     counts_tests: ClassVar[bool] = False  # does what `test_request` sends count like any other event?
-    proves_secret: bool = (
-        True  # does the answer to `test_request` tell whether the secret is right? may hang on the settings
-    )
+    #: Does the answer to `test_request` tell whether the secret is right? May hang on the settings.
+    proves_secret: bool = True
     lists_events: ClassVar[bool] = False  # is a request nothing but `listed` events, in what their group alone decides?
     check_share: float = 0.0  # part of the requests that `check` is for, too, 0 to 1; may hang on the settings
     scopes: tuple[str, ...] = ()  # of Google's OAuth, where `credentials` is a setting; may hang on the settings
@@ -388,20 +383,10 @@ def one_for_all(batch: Sequence[Payload], outcome: Outcome) -> list[Outcome]:
     return [outcome] * len(batch)
 
 
-_LONGEST_ADDRESS = (
-    45  # characters, of one that ends as IPv4 is written; longer texts are not worth a place in the cache
-)
-
-
 def person_ip(text: str) -> str:
     """An IP address as everybody writes it; an empty text for what is none."""
-    if not text or (":" not in text and is_ipv4(text)):  # most often: quicker seen than remembered
-        return text
-    return _person_ip(text) if len(text) <= _LONGEST_ADDRESS else _person_ip.__wrapped__(text)
-
-
-@lru_cache(maxsize=1 << 14)  # one person has several events, and each goes to several destinations
-def _person_ip(text: str) -> str:
+    if not text:
+        return ""
     if usual := of_the_internet(text):
         return usual
     try:

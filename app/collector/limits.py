@@ -37,9 +37,6 @@ class Refusal(NamedTuple):
 async def read(request: web.Request) -> Refusal | None:
     """Read the body: the request keeps it. None when all of it is there."""
     try:
-        if request.content.is_eof():  # as a rule: it came with the head
-            await request.read()
-            return None
         async with asyncio.timeout(PATIENCE):
             await request.read()
     except web.HTTPRequestEntityTooLarge:

@@ -31,13 +31,11 @@ KAFKA_PATIENCE = 10.0  # seconds for Kafka's acknowledgement; then 503, and the 
 SPOOL_AFTER = 2.0  # seconds for it where there is a spool: a change of leaders takes less, as a rule
 START_PATIENCE = 5.0  # seconds for Kafka at the start, where there is a spool; then we begin without it
 LAST_WORDS = 5.0  # seconds for the producer to stop: what is in it was answered for by nobody, or is in the spool
-AGAIN = (
-    0.2  # seconds between tries. With that a spool is on its way again before the log's clock goes on (clock.SETTLE)
-)
+#: Seconds between tries. With that a spool is on its way again before the log's clock goes on (clock.SETTLE).
+AGAIN = 0.2
 TELL = 1.0  # seconds between two words to the log's clock
-BEHIND = (
-    3_000  # milliseconds by which rows in the spool are out of order: some waited for Kafka before, and for the disk
-)
+#: Milliseconds by which rows in the spool are out of order: some waited for Kafka before, and for the disk.
+BEHIND = 3_000
 FIRST, MANY = 100, 2_000  # rows that are tried at once while Kafka is away, and after it took some
 
 

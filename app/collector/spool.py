@@ -217,9 +217,8 @@ class Spool:
         segment = Segment(self._own / f"{int(time.time() * 1000):013d}-{secrets.token_hex(4)}.rows")
         file = os.open(segment.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
-            _sync_folder(
-                self._own
-            )  # or the file's name is gone after a power cut, and with it all that was answered for
+            # or the file's name is gone after a power cut, and with it all that was answered for
+            _sync_folder(self._own)
         except OSError:
             os.close(file)
             raise

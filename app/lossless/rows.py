@@ -96,14 +96,11 @@ class Rows:
         The owner adds deletions of them to a write of its own, with nothing awaited in between: then no row can have
         changed meanwhile.
         """
-        cursors, found = self._table.data.cursors, []
-        for number, (key, value) in enumerate(self.items(partition, start=cursors.pop(partition, b""))):
-            if number == limit:
-                cursors[partition] = key
-                break
-            if expired(key, value):
-                found.append(key)
-        return found
+        cursors = self._table.data.cursors
+        rows, cursor = self.page(partition, cursors.pop(partition, b""), limit)
+        if cursor is not None:
+            cursors[partition] = cursor
+        return [key for key, value in rows if expired(key, value)]
 
     def page(self, partition: int, start: bytes, limit: int) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
         """(`limit` rows from `start` on, where the next page begins); None: these were the last ones."""
