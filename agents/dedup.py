@@ -137,10 +137,9 @@ class Dedup:
         return routing.denies(copy, self.pipeline.settings, but)
 
     async def batch(self, batch: Batch) -> None:
-        app = self.pipeline.app
         left = await self._part(batch, batch.records)
         while left:
-            if app.consumer.yielding or app.should_stop:
+            if self.pipeline.app.consumer.leaving:
                 raise Lost("the next owner ends the rest of the holds")
             left = await self._part(batch, left)
 

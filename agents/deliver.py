@@ -619,7 +619,7 @@ class Deliver:
         """Raises Lost when nothing may be sent, Overtaken when some of these may not."""
         consumer = self.pipeline.app.consumer
         await consumer.own(generation)
-        if consumer.yielding or self.pipeline.app.should_stop:
+        if consumer.leaving:
             raise Lost("leaving the rest to the next owner")
         if self._gone(jobs):
             raise Overtaken("somebody is forgotten, or has denied")

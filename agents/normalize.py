@@ -102,7 +102,7 @@ class Normalize:
         try:
             while not (await asyncio.wait({task}, timeout=LOOK_EVERY))[0]:
                 await consumer.own(batch.generation)
-                if consumer.yielding or self.pipeline.app.should_stop:
+                if consumer.leaving:
                     raise Lost("the schema registry is away")
             return task.result()
         finally:

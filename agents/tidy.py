@@ -92,7 +92,7 @@ class Tidy:
         app = self.pipeline.app
         for rows in list(app.rows.values()):
             for p in rows.partitions():
-                if app.consumer.yielding or app.should_stop:
+                if app.consumer.leaving:
                     return
                 await asyncio.to_thread(rows.scrub, p)
 

@@ -789,7 +789,7 @@ def _clock(value: Any) -> int | None:
 
 def denied_later(row: bytes | None) -> Json | None:
     """What copies of a conversion deny that came after it had closed, or nothing."""
-    return orjson.loads(row).get("d") if row else None
+    return orjson.loads(row).get("d") if row and b'"d":' in row else None  # most often not to be read
 
 
 def forgotten(

@@ -318,8 +318,7 @@ class _Work:
         if self.drops and (lost := {name: why for name, why in self.drops if name.startswith(_OF_A_PERSON)}):
             event["unusable"] = lost
         done = Normalized(event, tuple(self.drops))  # type: ignore[arg-type]
-        if len(done.json) > MAX_BYTES:
-            raise BadEvent("too_large", "", f"larger than {MAX_BYTES} bytes")
+        _must_fit(MAX_BYTES - len(done.json))
         return done
 
     def _draft(self, raw: Json, *, is_plain: bool) -> Draft:
@@ -572,8 +571,7 @@ class _Work:
     def _take_room(self, text: str) -> None:
         """Before anybody looks at it. Raises BadEvent."""
         self.room -= len(text)
-        if self.room < 0:
-            raise BadEvent("too_large", "", f"larger than {MAX_BYTES} bytes")
+        _must_fit(self.room)
 
     def _user(self, draft: Draft) -> Json:
         given: Any = draft.get("user")
@@ -676,6 +674,12 @@ def _address(text: str) -> tuple[str, bool]:
         parsed = getattr(parsed, "ipv4_mapped", None) or parsed
         return str(parsed), proxies.is_of_a_person(parsed)
     return "", False
+
+
+def _must_fit(room: int) -> None:
+    """`room` is what is left of MAX_BYTES. Raises BadEvent."""
+    if room < 0:
+        raise BadEvent("too_large", "", f"larger than {MAX_BYTES} bytes")
 
 
 def _is_plain(consent: Any) -> bool:

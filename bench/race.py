@@ -203,6 +203,17 @@ async def ready(worker: subprocess.Popen[bytes], address: str) -> None:
     raise SystemExit("the worker ended")
 
 
+@contextmanager
+def running(config: Path, log: Path, *more: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The same, when it is ready; it is stopped afterwards."""
+    process, address = worker(config, log, *more)
+    try:
+        asyncio.run(ready(process, address))
+        yield process, address
+    finally:
+        processes.stop(process, 20)
+
+
 def cpu(pid: int) -> float:
     """Seconds of processor time of a process so far, all its threads."""
     ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]

@@ -19,7 +19,6 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +29,7 @@ import race
 import report
 from aiokafka import TopicPartition
 
-from app import dedup, keys, processes, records, settings, topics
+from app import dedup, keys, records, settings, topics
 from app.events import Origin
 from app.kafka import Kafka
 from app.normalize import Inlet, Normalized, normalize
@@ -150,18 +149,6 @@ async def cost(config: settings.Settings, pid: int, given: Iterable[race.Record]
             await asyncio.sleep(0.1)
 
 
-@contextmanager
-def worker(path: Path) -> Iterator[tuple[int, float]]:
-    """(its process id, seconds until it was ready)"""
-    begun = time.monotonic()
-    process, address = race.worker(path, path.with_name("worker.log"))
-    try:
-        asyncio.run(race.ready(process, address))
-        yield process.pid, time.monotonic() - begun
-    finally:
-        processes.stop(process, 20)
-
-
 class State:
     """With so many keys; `each`: events of a start that are measured."""
 
@@ -179,13 +166,15 @@ class State:
         print(f"filling the changelog with {self.count:,} keys", file=sys.stderr)
         self._size = asyncio.run(fill(self._config, self.count))
         print("starting a worker with an empty disk", file=sys.stderr)
-        with worker(self._path) as (_, self._restore):
-            pass
+        begun = time.monotonic()
+        with race.running(self._path, self._folder / "worker.log"):
+            self._restore = time.monotonic() - begun
         self._disk = sum(f.stat().st_size for f in (self._folder / "state").rglob("*seen*/**/*") if f.is_file())
 
     def work(self) -> None:
         """One start."""
-        with worker(self._path) as (pid, _):
+        with race.running(self._path, self._folder / "worker.log") as (worker, _):
+            pid = worker.pid
             asyncio.run(cost(self._config, pid, islice(self._given, BEFORE)))
             spent = asyncio.run(cost(self._config, pid, islice(self._given, self.each)))
             self._costs.append(1e6 * spent / self.each)

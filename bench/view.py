@@ -293,13 +293,9 @@ def measure(count: int) -> dict[str, Any]:
         path.write_text(_without_sources(text) + LOGIN)
         print(f"filling {count:,} keys", file=sys.stderr)
         asyncio.run(fill(settings.parse(path.read_text()), count))
-        worker, address = race.worker(path, folder / "worker.log", "--backfill")
-        try:
-            asyncio.run(race.ready(worker, address))
+        with race.running(path, folder / "worker.log", "--backfill") as (worker, address):
             print("looking", file=sys.stderr)
             return asyncio.run(_looked(address, count, worker.pid))
-        finally:
-            processes.stop(worker, 20)
 
 
 def _without_sources(text: str) -> str:

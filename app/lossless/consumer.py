@@ -26,7 +26,7 @@ class Consumer(stock.Consumer):
         self.open: dict[TP, list[Batch]] = {}  # handed over and not finished, in order
         self.room = asyncio.Event()  # set when a batch has been finished
         self.ready = -1  # the generation whose recovery and seek are complete; batches flow only then
-        self.yielding = False  # partitions are being given up: end soon, begin nothing long
+        self.yielding = False  # partitions are being given up
         self.turned = 0.0  # monotonic time at which the fetch loop turned last
         super().__init__(*args, **kwargs)
 
@@ -42,6 +42,11 @@ class Consumer(stock.Consumer):
         """Recovered, and for certain still in the group."""
         return bool(self.ready == self.app.consumer_generation_id and self._thread.lease_left() > 0)
 
+    @property
+    def leaving(self) -> bool:
+        """Do partitions go, or does the worker? Then what is left is the next owner's: begin nothing long."""
+        return bool(self.yielding or self.app.should_stop)
+
     # -- ownership
 
     async def own(self, generation: int) -> None:
@@ -52,7 +57,7 @@ class Consumer(stock.Consumer):
             left = self._thread.lease_left()
             if left > 0:
                 return
-            if self.app.should_stop or self.yielding:
+            if self.leaving:
                 raise Lost("giving up without a lease")
             if left < -LAPSED_MAX:
                 die(f"membership not proved for {LAPSED_MAX} s")

@@ -237,7 +237,7 @@ class Rows:
                 log.warning("rows.no_answer", changelog=self.changelog, partition=partition, error=repr(exc))
                 if time.monotonic() > until:
                     die("a changelog cannot be read", changelog=self.changelog, partition=partition)
-            if consumer.yielding or self._app.should_stop:
+            if consumer.leaving:
                 raise Lost("giving up before strange rows are overwritten")
             await asyncio.sleep(PAUSE)
             await consumer.own(generation)

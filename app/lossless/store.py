@@ -50,7 +50,8 @@ class Options(stock.RocksDBOptions):
     def open(self, path: Path, *, read_only: bool = False) -> Any:  # noqa: ARG002 (Faust's)
         # Its one family is named, as rocksdict else opens what is there with the options in its file. Those name no filter and no
         # collector: after the first restart every look for a new key would read from the disk.
-        return Rdict(str(path), self.as_options(), {"default": self.as_options()})
+        options = self.as_options()
+        return Rdict(str(path), options, {"default": options})
 
 
 class Store(stock.Store):
