@@ -758,7 +758,7 @@ class Deliver:
         if finals or beside or notes:
             await self._results.add(Results(finals, beside or {}, notes), generation)
 
-    async def _write_results(self, results: Sequence[Results], generation: int) -> None:
+    async def _write_results(self, results: Sequence[Results], generation: int) -> Sequence[None]:
         """Dead letters and receipts first, then the outcome row: a crash in between repeats, never swallows."""
         pipeline, names, now = self.pipeline, self.pipeline.names, self._now()
         config, receipts_to, traces_to = pipeline.settings.hash, names.receipts, names.trace
@@ -798,7 +798,7 @@ class Deliver:
             metrics.series(metrics.OUTCOMES, self.name, outcome).inc(count)
         for job, value in notes:
             rows[traces_to, job.partition].append((job.key.split(NAME)[0], value, now))
-        self._note_places(notes, await pipeline.write(rows, generation))
+        self._note_places(notes, await pipeline.results.add(rows, generation))
         for job, final in finals:
             tables[job.partition][job.key] = outcome_rows.outcome(job, final, now)
         done = [job for job, _ in finals if job.parked and not self._is_overtaken(job)]
@@ -813,6 +813,7 @@ class Deliver:
         await self._write(tables, generation)
         for job, _ in finals:
             self._unclear.pop(job.key, None)
+        return [None] * len(results)
 
     def _note_places(self, notes: Notes, places: intake.Places) -> None:
         """Where the rows of traces stand by now; nowhere, if their topic did not take them."""

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
 import structlog
 
@@ -59,3 +60,20 @@ def refuse(rows: Rows, letter: DeadLetter, names: Names, partitions: int) -> Non
 
 def new_rows() -> Rows:
     return defaultdict(list)
+
+
+def joined(several: Iterable[Rows]) -> Rows:
+    """All of them, in this order."""
+    rows = new_rows()
+    for some in several:
+        for place, more in some.items():
+            rows[place] += more
+    return rows
+
+
+def of_each(places: Places, several: Iterable[Rows]) -> list[Places]:
+    """Where the rows of each stand, by what Kafka told of all of them when they were written as `joined`."""
+    left = {place: iter(offsets) for place, offsets in places.items()}
+    return [
+        {place: list(islice(left[place], len(its))) for place, its in some.items() if place in left} for some in several
+    ]

@@ -6,7 +6,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Coroutine, Mapping
+from collections import defaultdict
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from app.lossless import App, Rows
 from app.lossless.lanes import agent
 from app.registry import Registry
 from app.settings import Settings, View
+from app.together import Together
 from app.tokens import GoogleTokens
 from app.view.access import Access
 from app.view.pages import Pages
@@ -59,6 +61,7 @@ class Pipeline:
         self.clock = Clock(self)
         self.tidy = Tidy(self)
         self.dedup = Dedup(self)
+        self.results = Together(self.write_all)  # what became of events, at all destinations
         self.deliver = {
             name: Deliver(
                 self,
@@ -157,26 +160,38 @@ class Pipeline:
         if not rows:
             return {}
         await self.app.consumer.own(generation)
-        offsets = await asyncio.gather(*(self._put(topic, p, some, generation) for (topic, p), some in rows.items()))
-        return dict(zip(rows, offsets, strict=True))
+        by_topic = defaultdict[str, dict[int, list[intake.Row]]](dict)
+        for (topic, p), some in rows.items():
+            by_topic[topic][p] = some
+        found = await asyncio.gather(*(self._put(topic, some, generation) for topic, some in by_topic.items()))
+        return {
+            (topic, p): offsets for topic, places in zip(by_topic, found, strict=True) for p, offsets in places.items()
+        }
 
-    async def _put(self, topic: str, p: int, rows: list[intake.Row], generation: int) -> list[int]:
+    async def write_all(self, several: Sequence[intake.Rows], generation: int) -> Sequence[intake.Places]:
+        """The same of the rows of several batches, as one write."""
+        return intake.of_each(await self.write(intake.joined(several), generation), several)
+
+    async def _put(self, topic: str, rows: Mapping[int, list[intake.Row]], generation: int) -> Mapping[int, list[int]]:
         producer, one = self.app.producer, self._of_topic.get(topic)
+        found: Mapping[int, list[int]]
         if topic == self.names.trace:  # it is for looking at, and stops nothing
-            refused, found = await producer.offer(topic, p, rows)
+            refused, found = await producer.offer(topic, rows)
             if refused != self._no_traces:
                 self._no_traces = refused
                 log.warning("trace.refused" if refused else "trace.again", reason=refused)
-            return list(found)
+            return found
         if one is None:
-            return list(await producer.place(topic, p, rows))
+            found = await producer.place(topic, rows)
+            return found
         # A topic that is gone, or refuses, stops neither the worker nor the other destinations.
-        refused, found = await producer.offer(topic, p, rows)
+        refused, found = await producer.offer(topic, rows)
         if refused:
-            await one.take_over(p, rows, refused, generation)
+            for p, some in rows.items():
+                await one.take_over(p, some, refused, generation)
             self._mend_topics()
         one.topic_refuses(refused)
-        return list(found)
+        return found
 
     @property
     def has_state(self) -> bool:
@@ -185,7 +200,7 @@ class Pipeline:
 
     async def offer(self, topic: str, p: int, rows: list[intake.Row]) -> str:
         """Produce rows that nothing of an event hangs on. Returns why Kafka did not take them, or an empty text."""
-        refused, _ = await self.app.producer.offer(topic, p, rows)
+        refused, _ = await self.app.producer.offer(topic, {p: rows})
         return str(refused)
 
     def _mend_topics(self) -> None:

@@ -1,60 +1,59 @@
 """Group commit: what comes while something is being written goes with the next write, all of it together."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
-class _Group(Generic[T]):
+class _Group(Generic[T, R]):
     def __init__(self, generation: int) -> None:
         self.generation = generation
         self.members: list[T] = []
-        self.waiters: list[asyncio.Future[None]] = []
+        self.waiters: list[asyncio.Future[R]] = []
 
-    def written(self, failure: BaseException | None = None) -> None:
-        """Tell all that wait and are not cancelled."""
-        for waiter in self.waiters:
-            if waiter.done():
-                continue
-            if failure is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(failure)
+    def waiting(self) -> Iterator[tuple[int, asyncio.Future[R]]]:
+        """Those that wait and are not cancelled."""
+        return ((number, waiter) for number, waiter in enumerate(self.waiters) if not waiter.done())
 
 
-class Together(Generic[T]):
-    """One write at a time: `write` gets what was added since the last one began, in that order, of one generation of the group."""
+class Together(Generic[T, R]):
+    """One write at a time: `write` gets what was added since the last one began, in that order, of one generation of the group,
+    and returns a result for each.
+    """
 
-    def __init__(self, write: Callable[[Sequence[T], int], Awaitable[None]]) -> None:
+    def __init__(self, write: Callable[[Sequence[T], int], Awaitable[Sequence[R]]]) -> None:
         self._write = write
         self._writing = asyncio.Lock()
-        self._next: _Group[T] | None = None
+        self._next: _Group[T, R] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def add(self, one: T, generation: int) -> None:
-        """Returns when it is written, and raises what its write raised."""
+    async def add(self, one: T, generation: int) -> R:
+        """Returns its result when it is written, and raises what its write raised."""
         group = self._next
         if group is None or group.generation != generation:
             group = self._next = _Group(generation)
             task = asyncio.create_task(self._write_next(group))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        waiter = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         group.members.append(one)
         group.waiters.append(waiter)
-        await waiter
+        return await waiter
 
-    async def _write_next(self, group: _Group[T]) -> None:
+    async def _write_next(self, group: _Group[T, R]) -> None:
         try:
             async with self._writing:
                 if self._next is group:
                     self._next = None
-                await self._write(group.members, group.generation)
+                results = await self._write(group.members, group.generation)
         except BaseException as exc:
-            group.written(exc)
+            for _, waiter in group.waiting():
+                waiter.set_exception(exc)
             if not isinstance(exc, Exception):
                 raise
         else:
-            group.written()
+            for number, waiter in group.waiting():
+                waiter.set_result(results[number])

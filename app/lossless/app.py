@@ -15,7 +15,7 @@ from faust.web.base import BlueprintManager
 from app import loop
 from app.bus import Bus
 from app.lossless.assignor import Assignor
-from app.lossless.batch import Batch, die
+from app.lossless.batch import die
 from app.lossless.consumer import Consumer
 from app.lossless.foreign import Watch
 from app.lossless.lanes import Lanes
@@ -33,8 +33,13 @@ STOP_MAX = 8.0  # seconds from the stop signal to a hard exit: nothing unfinishe
 
 
 class BatchTopic(Topic):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Of what it acknowledges stock keeps each offset, for commits of its own: they never come, and a worker would grow for as
+        # long as it runs.
+        super().__init__(*args, **{**kwargs, "acks": False})
+
     async def decode(self, message: Any, *, propagate: bool = False) -> Any:
-        if isinstance(message.value, Batch):  # no codec: records keep their raw bytes
+        if isinstance(message.value, list):  # of batches: no codec, records keep their raw bytes
             return self._create_event(message.key, message.value, message.headers, message=message)
         return await super().decode(message, propagate=propagate)
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -195,14 +196,14 @@ class Consumer(stock.Consumer):
                     continue
                 full = len(wanted) < len(self._active_partitions or ())
                 runs = await self._getmany(active_partitions=wanted, timeout=0.1 if full else 0.5)
-                messages = list[ConsumerMessage]()
+                batches = list[Batch]()
                 for tp, run in (runs or {}).items():
                     if not self.flow_active or self._stopped.is_set():
                         break  # a rebalance: aiokafka forgets its positions, perform_seek follows
-                    if (message := await self._take(TP(tp.topic, tp.partition), run)) is not None:
-                        messages.append(message)
-                if messages:
-                    await self._hand_over(messages)
+                    if (batch := await self._take(TP(tp.topic, tp.partition), run)) is not None:
+                        batches.append(batch)
+                if batches:
+                    await self._hand_over(batches)
         except self.consumer_stopped_errors:
             if not self.app.should_stop:
                 raise
@@ -217,7 +218,7 @@ class Consumer(stock.Consumer):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.room.wait(), 0.1)
 
-    async def _take(self, tp: TP, run: Run) -> ConsumerMessage | None:
+    async def _take(self, tp: TP, run: Run) -> Batch | None:
         """The batch that this run is for an agent, if it is one."""
         if not self._is_changelog_tp(tp):
             return await self._batch(tp, run)
@@ -251,7 +252,7 @@ class Consumer(stock.Consumer):
             return expected
         return offset
 
-    async def _batch(self, tp: TP, run: Run) -> ConsumerMessage | None:
+    async def _batch(self, tp: TP, run: Run) -> Batch | None:
         generation = self.app.consumer_generation_id
         if self.ready != generation:
             return None  # not recovered yet: perform_seek will bring them again
@@ -269,30 +270,18 @@ class Consumer(stock.Consumer):
             self._read_offset[tp] = run.end  # transaction markers, aborted or compacted records: nothing to wait for
             return None
         batch = Batch(tp, run.records, generation, self.finished)
-        last = run.records[-1]
-        message = ConsumerMessage(
-            tp.topic,
-            tp.partition,
-            last.offset,
-            last.timestamp / 1000.0,
-            last.timestamp_type,
-            [],
-            None,
-            batch,
-            None,
-            0,
-            0,
-            tp,
-            generation_id=generation,
-        )
         self.open.setdefault(tp, []).append(batch)  # before anyone can see it, and before the position moves
         self._read_offset[tp] = run.end
-        return message
+        return batch
 
-    async def _hand_over(self, messages: Sequence[ConsumerMessage]) -> None:
-        """All at once: one after the other, each would wait until the loop has turned, and behind what the one before brought."""
+    async def _hand_over(self, batches: Sequence[Batch]) -> None:
+        """All at once, those of one topic as one event of its stream: what came together, begins together."""
+        by_topic = defaultdict[str, list[Batch]](list)
+        for batch in batches:
+            by_topic[batch.tp.topic].append(batch)
         # the conductor may block while the flow is suspended: never wait for it alone
-        await self.wait_first(asyncio.gather(*map(self.callback, messages)), self.suspend_flow.wait())
+        handing = asyncio.gather(*(self.callback(_message(some)) for some in by_topic.values()))
+        await self.wait_first(handing, self.suspend_flow.wait())
 
     async def end_offsets(self, tps: list[TP]) -> dict[TP, int]:
         """Log ends now, records of open transactions included. Raises KafkaError or TimeoutError."""
@@ -303,3 +292,23 @@ class Consumer(stock.Consumer):
         # not by call_thread: a question without an answer would hold one of its two workers, and fetches need one
         asked = asyncio.run_coroutine_threadsafe(self._thread._highwaters(tps), self._thread.thread_loop)
         return {TP(*tp): offset or 0 for tp, offset in (await asyncio.wrap_future(asked)).items()}
+
+
+def _message(batches: Sequence[Batch]) -> ConsumerMessage:
+    """Batches of one topic, as what Faust passes on to a stream. Its partition and offset are those of one of them; no one asks."""
+    tp, last = batches[0].tp, batches[0].records[-1]
+    return ConsumerMessage(
+        tp.topic,
+        tp.partition,
+        last.offset,
+        last.timestamp / 1000.0,
+        last.timestamp_type,
+        [],
+        None,
+        batches,
+        None,
+        0,
+        0,
+        tp,
+        generation_id=batches[0].generation,
+    )

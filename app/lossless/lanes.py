@@ -124,8 +124,9 @@ def agent(app: Any, topic: Any, work: Work, name: str, beat: float = 0.0) -> Non
     """Register `work` as the Faust agent of `topic`; see Lanes.submit."""
 
     async def run(stream: Any) -> None:
-        async for batch in stream:
-            app.lanes.submit(batch, work, beat)
+        async for batches in stream:
+            for batch in batches:
+                app.lanes.submit(batch, work, beat)
 
     run.__name__ = run.__qualname__ = name
     app.agent(topic, name=name)(run)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -17,6 +17,10 @@ REFUSED_FOR = 15.0  # seconds for which a topic that refuses is left alone
 
 #: (key, value, timestamp in Unix milliseconds)
 Row = tuple[bytes | None, bytes | None, int]
+#: Partition -> the offset of each of its rows, -1 where nobody says it.
+Offsets = dict[int, list[int]]
+#: Partition -> (offset, count) of the batches that its rows went in.
+Shipped = dict[int, list[tuple[int, int]]]
 
 
 class Producer(stock.Producer):
@@ -47,44 +51,44 @@ class Producer(stock.Producer):
         rows came in between, or when a retry was answered "duplicate": written, but nobody says where. A failed produce
         ends the process: an idempotent producer that gave up has a gap in its sequence and cannot go on.
         """
-        return _range(await self._written(topic, partition, rows))
+        return _range((await self._written(topic, {partition: rows}))[partition])
 
-    async def place(self, topic: str, partition: int, rows: Iterable[Row]) -> list[int]:
-        """The same; returns the offset of each row, -1 where nobody says it."""
-        return _offsets(await self._written(topic, partition, rows))
+    async def place(self, topic: str, rows: Mapping[int, Iterable[Row]]) -> Offsets:
+        """The same with rows by partition; returns the offset of each row, -1 where nobody says it."""
+        return _offsets(await self._written(topic, rows))
 
-    async def _written(self, topic: str, partition: int, rows: Iterable[Row]) -> list[tuple[int, int]]:
+    async def _written(self, topic: str, rows: Mapping[int, Iterable[Row]]) -> Shipped:
         try:
-            return await self._ship(self._producer, topic, partition, rows)
+            return await self._ship(self._producer, topic, rows)
         except asyncio.CancelledError:
             raise
         except Exception as exc:  # noqa: BLE001 (whatever it is, see `write`)
-            die(f"produce to {topic}-{partition} failed", error=repr(exc))
+            die(f"produce to {topic} failed", partitions=list(rows), error=repr(exc))
 
-    async def offer(self, topic: str, partition: int, rows: Iterable[Row]) -> tuple[str, list[int]]:
-        """Produce rows to a topic that all other work must not hang on; returns an empty text and the offset of each row, -1 where
-        nobody says it, or why Kafka did not take them.
+    async def offer(self, topic: str, rows: Mapping[int, Iterable[Row]]) -> tuple[str, Offsets]:
+        """Produce rows by partition to a topic that all other work must not hang on; returns an empty text and the offset of each
+        row, -1 where nobody says it, or why Kafka did not take them.
 
         By a producer of its own, which is not idempotent and so may give up: rows may be there twice, in another order, and
         although they were said to be refused. A topic that refuses is left alone for a while.
         """
         again, reason = self._refusing.get(topic, (0.0, ""))
         if time.monotonic() < again:
-            return reason, []
+            return reason, {}
         if reason:
             self._refusing[topic] = time.monotonic() + REFUSED_FOR, reason  # one try is enough
         try:
             async with asyncio.timeout(OFFER_MAX):
                 producer = await self._other()
                 if reason and not await self._is_there(producer, topic):
-                    return reason, []
-                batches = await self._ship(producer, topic, partition, rows)
+                    return reason, {}
+                shipped = await self._ship(producer, topic, rows)
         except Exception as exc:  # noqa: BLE001 (whatever it is, it concerns one topic)
             reason = f"{topic} takes nothing: {type(exc).__name__}"
             self._refusing[topic] = time.monotonic() + REFUSED_FOR, reason
-            return reason, []
+            return reason, {}
         self._refusing.pop(topic, None)
-        return "", _offsets(batches)
+        return "", _offsets(shipped)
 
     async def _other(self) -> AIOKafkaProducer:
         async with self._turns["", 0]:
@@ -104,36 +108,41 @@ class Producer(stock.Producer):
             await self._second.stop()
         await super().on_stop()
 
-    async def _ship(
-        self, producer: AIOKafkaProducer, topic: str, partition: int, rows: Iterable[Row]
-    ) -> list[tuple[int, int]]:
-        """(offset, count) of the batches that the rows went in, when all of them are acknowledged."""
-        waiting: list[tuple[Any, int]] = []
-        builder = None
-
-        async def ship(full: Any) -> None:
-            count = full.record_count()
-            full.close()
-            # One at a time: aiokafka takes its time-out from all that wait for the same partition, and takes the whole wait
-            # off again each time that another was faster. Eight of them gave up after an outage of 13 s, with 60 s to wait.
-            async with self._turns[topic, partition]:
-                waiting.append((await producer.send_batch(full, topic, partition=partition), count))
-
+    async def _ship(self, producer: AIOKafkaProducer, topic: str, rows: Mapping[int, Iterable[Row]]) -> Shipped:
+        """When all of it is acknowledged."""
+        sent: list[tuple[int, Any, int]] = []
         try:
-            for key, value, timestamp in rows:
-                if builder is None:
-                    builder = producer.create_batch()
-                if builder.append(key=key, value=value, timestamp=timestamp) is None:
-                    await ship(builder)
-                    builder = producer.create_batch()
-                    builder.append(key=key, value=value, timestamp=timestamp)  # an empty one takes a row of any size
-            if builder is not None:
-                await ship(builder)
-            return [((await sent).offset, count) for sent, count in waiting]
+            for partition, some in rows.items():
+                for full in _batches(producer, some):
+                    count = full.record_count()
+                    full.close()
+                    # One at a time: aiokafka takes its time-out from all that wait for the same partition, and takes the whole
+                    # wait off again each time that another was faster. Eight of them gave up after an outage of 13 s, with 60 s
+                    # to wait.
+                    async with self._turns[topic, partition]:
+                        sent.append((partition, await producer.send_batch(full, topic, partition=partition), count))
+            shipped: Shipped = {partition: [] for partition in rows}
+            for partition, acknowledged, count in sent:
+                shipped[partition].append(((await acknowledged).offset, count))
         except BaseException:
-            for sent, _ in waiting:
-                sent.add_done_callback(lambda one: one.cancelled() or one.exception())  # nobody asks any more
+            for _, acknowledged, _ in sent:
+                acknowledged.add_done_callback(lambda one: one.cancelled() or one.exception())  # nobody asks any more
             raise
+        return shipped
+
+
+def _batches(producer: AIOKafkaProducer, rows: Iterable[Row]) -> Iterator[Any]:
+    """Builders with these rows in their order, none of them empty."""
+    builder = None
+    for key, value, timestamp in rows:
+        if builder is None:
+            builder = producer.create_batch()
+        if builder.append(key=key, value=value, timestamp=timestamp) is None:
+            yield builder
+            builder = producer.create_batch()
+            builder.append(key=key, value=value, timestamp=timestamp)  # an empty one takes a row of any size
+    if builder is not None:
+        yield builder
 
 
 def _range(batches: Sequence[tuple[int, int]]) -> tuple[int, int]:
@@ -148,6 +157,9 @@ def _range(batches: Sequence[tuple[int, int]]) -> tuple[int, int]:
     return first, end
 
 
-def _offsets(batches: Iterable[tuple[int, int]]) -> list[int]:
-    """Of each row in these batches of (offset, count)."""
-    return [offset + n if offset >= 0 else -1 for offset, count in batches for n in range(count)]
+def _offsets(shipped: Shipped) -> Offsets:
+    """Of each row."""
+    return {
+        partition: [offset + n if offset >= 0 else -1 for offset, count in batches for n in range(count)]
+        for partition, batches in shipped.items()
+    }

@@ -3,6 +3,8 @@
 import orjson
 import pytest
 import structlog.testing
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from app import intake, keys
@@ -115,3 +117,19 @@ def test_a_refusal_is_logged_without_anything_of_the_event():
             "origin": ORIGIN,
         }
     ]
+
+
+PLACES = st.tuples(st.sampled_from(["t.events", "t.dead"]), st.integers(0, 2))
+ROWS = st.dictionaries(
+    PLACES, st.lists(st.tuples(st.none(), st.binary(max_size=3), st.just(NOW)), min_size=1, max_size=3)
+)
+
+
+@given(st.lists(ROWS, max_size=4), st.sets(PLACES))
+def test_of_rows_that_are_written_together_each_batch_learns_where_its_own_are(several, refused):
+    log = intake.joined(several)
+    places = {place: range(len(rows)) for place, rows in log.items() if place not in refused}
+
+    for some, its in zip(several, intake.of_each(places, several), strict=True):
+        assert its.keys() == some.keys() - refused
+        assert {place: [log[place][offset] for offset in its[place]] for place in its} == {p: some[p] for p in its}

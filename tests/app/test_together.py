@@ -17,9 +17,9 @@ class Store:
     def __init__(self, turns: int = 3) -> None:
         self.turns, self.begun, self.under_way = turns, asyncio.Event(), 0
         self.writes: list[tuple[int, list[Any]]] = []
-        self.together = Together(self.write)
+        self.together = Together[Any, str](self.write)
 
-    async def write(self, some, generation) -> None:
+    async def write(self, some, generation) -> list[str]:
         self.begun.set()
         self.under_way += 1
         assert self.under_way == 1
@@ -27,6 +27,7 @@ class Store:
             await asyncio.sleep(0)
         self.under_way -= 1
         self.writes.append((generation, list(some)))
+        return [f"{one} is written" for one in some]
 
 
 async def test_what_comes_during_a_write_goes_with_the_next_one_in_its_order():
@@ -34,8 +35,9 @@ async def test_what_comes_during_a_write_goes_with_the_next_one_in_its_order():
     first = asyncio.create_task(store.together.add("a", 1))
     await store.begun.wait()
 
-    await asyncio.gather(first, *(store.together.add(one, 1) for one in "bcd"))
+    found = await asyncio.gather(first, *(store.together.add(one, 1) for one in "bcd"))
 
+    assert found == [f"{one} is written" for one in "abcd"]
     assert store.writes == [(1, ["a"]), (1, ["b", "c", "d"])]
 
 
@@ -52,12 +54,13 @@ async def test_who_waits_for_a_write_that_fails_is_told_and_nobody_else():
     refused = ["b", "c"]
     store = Store()
 
-    async def write(some, generation) -> None:
-        await store.write(some, generation)
+    async def write(some, generation) -> list[str]:
+        written = await store.write(some, generation)
         if list(some) == refused:
             raise Lost("other partitions by now")
+        return written
 
-    together = Together(write)
+    together = Together[Any, str](write)
     first = asyncio.create_task(together.add("a", 1))
     await store.begun.wait()
     found = await asyncio.gather(*(together.add(one, 1) for one in refused), return_exceptions=True)
@@ -73,7 +76,7 @@ async def test_somebody_who_waits_no_more_takes_nothing_from_the_others():
     await store.begun.wait()
 
     gone.cancel()
-    await stays
+    assert await stays == "b is written"
 
     assert store.writes == [(1, ["a", "b"])]
     with pytest.raises(asyncio.CancelledError):

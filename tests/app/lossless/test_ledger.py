@@ -144,6 +144,18 @@ async def test_a_crash_between_output_and_state_repeats_the_output_and_swallows_
     assert out[b"v033"] == 2
 
 
+async def test_nothing_is_kept_of_what_is_finished(bench):
+    worker = bench.start(1)
+    for p in (0, 1):
+        await bench.fill(VALUES, p)
+        await finished(bench, len(VALUES), p)
+
+    worker.send_signal(signal.SIGTERM)
+
+    assert await ended(worker) == 0
+    assert "KEPT 0 0\n" in bench.log(1)
+
+
 @pytest.mark.fault
 async def test_sigterm_commits_what_is_finished_and_leaves_the_rest_to_the_next(bench):
     await bench.fill(VALUES)

@@ -67,7 +67,8 @@ async def test_the_offset_of_each_row_is_told_where_kafka_tells_it():
     rows = [(b"k", b"%d" % n, 0) for n in range(5)]
 
     producer._producer = Small()
-    assert await producer.place("t", 0, rows) == [10, 11, -1, -1, 30]
+    assert await producer.place("t", {0: rows}) == {0: [10, 11, -1, -1, 30]}
     producer._producer = Small()
     assert await producer.write("t", 0, rows) == (-1, -1)
-    assert await producer.place("t", 0, []) == []
+    producer._producer = Small()
+    assert await producer.place("t", {3: rows[:1], 1: rows[1:4], 2: []}) == {3: [10], 1: [-1, -1, 30], 2: []}

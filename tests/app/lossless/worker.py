@@ -117,6 +117,15 @@ topic = app.topic(IN, key_type=bytes, value_type=bytes, key_serializer="raw", va
 agent(app, topic, copy, "copy")
 app.on_ready.append(lambda generation: print(f"READY {generation}", flush=True))
 
+
+async def tell() -> None:
+    consumer = app.consumer
+    kept = sum(len(offsets) for of in (consumer._acked, consumer._acked_index) for offsets in of.values())
+    print(f"KEPT {kept} {len(consumer._unacked_messages)}", flush=True)
+
+
+app.on_closing.append(tell)
+
 if __name__ == "__main__":
     log.setup()
     faust.Worker(app, override_logging=False, loglevel="INFO").execute_from_commandline()
