@@ -6,9 +6,9 @@ is safe. So this package takes a few things over and leaves the rest (groups, re
     membership.py   is this worker still a member of the group, for certain? (`own` before every side effect)
     assignor.py     partitions go to workers with the same topics only: one table, one writer
     runs.py         which offsets a fetch has covered, and where logs end
-    consumer.py     a fetched run of records of one partition becomes one `Batch`; a ledger of open batches decides what is
-                    committed; a rebalance first lets begun batches end
-    producer.py     bytes to one partition, in order, acknowledged by all replicas before the call returns
+    consumer.py     a fetched run of records of one partition becomes one `Batch`, those of a topic one event of its stream; a
+                    ledger of open batches decides what is committed; a rebalance first lets begun batches end
+    producer.py     bytes to the partitions of a topic, in order, acknowledged by all replicas before the call returns
     rows.py         tables read and written in bulk: changelog first and acknowledged, local store after
     foreign.py      rows that a former owner wrote into a changelog, late: found and overwritten
     store.py        the databases under the tables: what cannot be believed is built anew from the changelog

@@ -1,4 +1,4 @@
-"""Rows to one partition, in order, each call ends when all replicas have them."""
+"""Rows to the partitions of a topic, in order; each call ends when all replicas have them."""
 
 import asyncio
 import time
