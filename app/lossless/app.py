@@ -34,8 +34,7 @@ STOP_MAX = 8.0  # seconds from the stop signal to a hard exit: nothing unfinishe
 
 class BatchTopic(Topic):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Of what it acknowledges stock keeps each offset, for commits of its own: they never come, and a worker would grow for as
-        # long as it runs.
+        # Of what it acknowledges stock keeps each offset until a commit of its own, which never comes.
         super().__init__(*args, **{**kwargs, "acks": False})
 
     async def decode(self, message: Any, *, propagate: bool = False) -> Any:
