@@ -20,7 +20,6 @@ from app.events import Event
 from app.intake import label
 from app.lossless import Batch, Lost
 from app.shape import Copy
-from app.together import Together
 from sinks import SINKS
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ class Dedup:
         self._waits = max(
             [topics.oldest(pipeline.settings, name) for name in pipeline.settings.destinations], default=0
         )
-        self._conversions = Together(pipeline.write_all)
+        self._write = pipeline.in_groups()
         self._generation = -1
         self._passes: dict[int, Pass] = {}
         self._heard: dict[int, float] = {}  # partition -> when it had a clock record last, by our monotonic clock
@@ -163,7 +162,7 @@ class Dedup:
             self._forget(p, partition, partition.now, result)
             self._erase(p, partition, result)
         counts = Counts()
-        places = await self._conversions.add(self._outputs(p, result, counts), batch.generation)
+        places = await self._write(self._outputs(p, result, counts), batch.generation)
         dedup.note_places(result, places.get((pipeline.names.conversions, p), ()))
         # One after the other: were the hold deleted and the row not written, nobody would remember that it closed, and a
         # later copy would make a second conversion of fewer copies.

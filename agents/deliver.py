@@ -798,7 +798,7 @@ class Deliver:
             metrics.series(metrics.OUTCOMES, self.name, outcome).inc(count)
         for job, value in notes:
             rows[traces_to, job.partition].append((job.key.split(NAME)[0], value, now))
-        self._note_places(notes, await pipeline.results.add(rows, generation))
+        self._note_places(notes, await pipeline.write_results(rows, generation))
         for job, final in finals:
             tables[job.partition][job.key] = outcome_rows.outcome(job, final, now)
         done = [job for job, _ in finals if job.parked and not self._is_overtaken(job)]

@@ -13,7 +13,6 @@ from app.errors import Unavailable
 from app.events import Origin
 from app.lossless import Batch, Lost
 from app.normalize import Inlet, Refused, Result, inlet_of, normalize_bytes
-from app.together import Together
 
 if TYPE_CHECKING:
     from app.main import Pipeline
@@ -57,7 +56,7 @@ class Normalize:
         }
         # partitions that a schema registry holds up: for Health, which must not restart us for it
         self.waiting: set[TP] = set()
-        self._events = Together(pipeline.write_all)
+        self._write = pipeline.in_groups()
         self._generation = -1
         self._reached: dict[TP, int] = {}  # lowest record time of the batch finished last
         self._asked: dict[TP, list[tuple[int, int]]] = {}  # (end offset, when it was asked for), not yet reached
@@ -77,7 +76,7 @@ class Normalize:
             origin: Origin = {"topic": topic, "partition": partition, "offset": record.offset}
             results = results_of(record, inlet, record_time(record, now), origin, known)
             intake.collect(rows, results, origin, "normalize", names, pipeline.partitions, now)
-        await self._events.add(rows, batch.generation)
+        await self._write(rows, batch.generation)
         self._enter(batch.generation)
         self._reached[batch.tp] = lowest(batch, now)
 

@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,9 @@ log = structlog.get_logger()
 
 MEND_EVERY = 15.0  # seconds between tries to create a topic that is gone
 
+#: Given rows and the generation of the group, returns where they are written; see `Pipeline.write`.
+Write = Callable[[intake.Rows, int], Awaitable[intake.Places]]
+
 
 class Pipeline:
     """The stages and what they share."""
@@ -61,7 +64,7 @@ class Pipeline:
         self.clock = Clock(self)
         self.tidy = Tidy(self)
         self.dedup = Dedup(self)
-        self.results = Together(self.write_all)  # what became of events, at all destinations
+        self.write_results = self.in_groups()  # what became of events, at all destinations
         self.deliver = {
             name: Deliver(
                 self,
@@ -168,8 +171,16 @@ class Pipeline:
             (topic, p): offsets for topic, places in zip(by_topic, found, strict=True) for p, offsets in places.items()
         }
 
-    async def write_all(self, several: Sequence[intake.Rows], generation: int) -> Sequence[intake.Places]:
-        """The same of the rows of several batches, as one write."""
+    def in_groups(self) -> Write:
+        """`write` for all that a stage does: what comes while something is being written goes with the next write."""
+        together = Together(self._write_all)
+
+        async def write(rows: intake.Rows, generation: int) -> intake.Places:
+            return await together.add(rows, generation) if rows else {}  # who has nothing to write waits for nobody
+
+        return write
+
+    async def _write_all(self, several: Sequence[intake.Rows], generation: int) -> Sequence[intake.Places]:
         return intake.of_each(await self.write(intake.joined(several), generation), several)
 
     async def _put(self, topic: str, rows: Mapping[int, list[intake.Row]], generation: int) -> Mapping[int, list[int]]:
@@ -187,8 +198,7 @@ class Pipeline:
         # A topic that is gone, or refuses, stops neither the worker nor the other destinations.
         refused, found = await producer.offer(topic, rows)
         if refused:
-            for p, some in rows.items():
-                await one.take_over(p, some, refused, generation)
+            await asyncio.gather(*(one.take_over(p, some, refused, generation) for p, some in rows.items()))
             self._mend_topics()
         one.topic_refuses(refused)
         return found

@@ -295,8 +295,13 @@ class Consumer(stock.Consumer):
 
 
 def _message(batches: Sequence[Batch]) -> ConsumerMessage:
-    """Batches of one topic, as what Faust passes on to a stream. Its partition and offset are those of one of them; no one asks."""
-    tp, last = batches[0].tp, batches[0].records[-1]
+    """Batches of one topic, as what Faust passes on to a stream. Its partition and offset are those of one of them; no one asks.
+
+    Its generation is the newest, that of the last one: Faust drops a message of an older one, and nobody would end what is newer in
+    it. A batch of an older one ends itself, as lost.
+    """
+    newest = batches[-1]
+    tp, last = newest.tp, newest.records[-1]
     return ConsumerMessage(
         tp.topic,
         tp.partition,
@@ -310,5 +315,5 @@ def _message(batches: Sequence[Batch]) -> ConsumerMessage:
         0,
         0,
         tp,
-        generation_id=batches[0].generation,
+        generation_id=newest.generation,
     )

@@ -72,3 +72,4 @@ async def test_the_offset_of_each_row_is_told_where_kafka_tells_it():
     assert await producer.write("t", 0, rows) == (-1, -1)
     producer._producer = Small()
     assert await producer.place("t", {3: rows[:1], 1: rows[1:4], 2: []}) == {3: [10], 1: [-1, -1, 30], 2: []}
+    assert await producer.place("t", {0: []}) == {0: []}
