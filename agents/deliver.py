@@ -63,8 +63,8 @@ AT_ONCE = 50  # events that are made ready in one turn of the loop
 #: Parked events that are in the queue at the same time: after a night without a worker all of them are due.
 TAKEN_UP = 2_000
 TURN = 1.0  # seconds after which the loop turns, whatever happens
-#: Seconds between two batches of a partition, see app/lossless/lanes.py: all partitions fill the same requests.
-BEAT = 0.05
+#: Seconds between two fetches, see app/lossless/fetcher.py: all partitions fill the same requests.
+BEAT = 0.025
 MAYBE_THERE = "an earlier attempt may have reached the platform"
 MOST_TRACES = 5  # that the outcome of an event names
 

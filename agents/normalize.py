@@ -23,7 +23,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 AT_ONCE = 100  # records, until everything else has its turn: answers of Kafka and of platforms, other partitions
-BEAT = 0.1  # seconds between two batches of a partition, see app/lossless/lanes.py; the first record after a pause waits for none
+BEAT = 0.1  # seconds between two fetches, see app/lossless/fetcher.py; the first record after a pause waits for none
 LOOK_EVERY = 0.2  # seconds between looks whether the partition is still ours, while the schema registry is away
 WAIT_MAX = 15.0  # seconds between two questions to it
 

@@ -5,6 +5,7 @@ is safe. So this package takes a few things over and leaves the rest (groups, re
 
     membership.py   is this worker still a member of the group, for certain? (`own` before every side effect)
     assignor.py     partitions go to workers with the same topics only: one table, one writer
+    fetcher.py      when Kafka is asked for which topics: those with a beat once in each
     runs.py         which offsets a fetch has covered, and where logs end
     consumer.py     a fetched run of records of one partition becomes one `Batch`, those of a topic one event of its stream; a
                     ledger of open batches decides what is committed; a rebalance first lets begun batches end

@@ -62,6 +62,7 @@ class App(faust.App):
         self._told = 0.0  # when progress of a recovery was logged last
         self.from_end: set[str] = set()  # topics whose partitions start at their end when nothing was committed yet
         self.from_time: dict[str, int] = {}  # topics whose partitions start at a time then, in Unix milliseconds
+        self.beats: dict[str, float] = {}  # topics that are fetched in beats, and theirs in seconds
         self.on_starting: list[Callable[[], Awaitable[None]]] = []  # awaited before anything connects
         self.on_ready: list[Callable[[int], None]] = []  # told the generation, after recovery and before any batch
         self.on_closing: list[Callable[[], Awaitable[None]]] = []  # awaited when the last batch has ended

@@ -1,8 +1,6 @@
 """The loop that every agent runs: the batches of one partition in order, partitions side by side.
 
-What has come in while a lane was busy it takes as one batch: the busier, the fewer, and cheaper, turns. Lanes with a beat begin
-no more than once in each, all at the same time: what they yield then goes through the stages after them, and over the wire,
-together, instead of in crumbs that cost as much.
+What has come in while a lane was busy it takes as one batch: the busier, the fewer, and cheaper, turns.
 """
 
 import asyncio
@@ -27,7 +25,6 @@ Work = Callable[[Batch], Awaitable[asyncio.Future[None] | None]]
 class _Submitted(NamedTuple):
     batch: Batch
     work: Work
-    beat: float
 
 
 class Lanes:
@@ -35,18 +32,16 @@ class Lanes:
     the process, because an exception that nobody understood must not commit.
     """
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int) -> None:
         self.most = most  # records of one turn
-        self._clock = clock
         self._queues: dict[TP, deque[_Submitted]] = {}
         self._running: dict[TP, asyncio.Task[None]] = {}
-        self._beats: dict[TP, int] = {}  # partition -> number of the beat that it last began in
         self._broken: dict[TP, int] = {}  # partition -> generation in which a batch was left open
         self.also: list[Callable[[], Awaitable[None]]] = []  # what else `quiesce` waits for
 
-    def submit(self, batch: Batch, work: Work, beat: float = 0.0) -> None:
-        """`beat` is in seconds; 0: it begins as soon as its lane is free."""
-        self._queues.setdefault(batch.tp, deque()).append(_Submitted(batch, work, beat))
+    def submit(self, batch: Batch, work: Work) -> None:
+        """It begins as soon as its lane is free."""
+        self._queues.setdefault(batch.tp, deque()).append(_Submitted(batch, work))
         if batch.tp not in self._running:
             self._running[batch.tp] = asyncio.create_task(self._drain(batch.tp), name=f"lane {batch.tp}")
 
@@ -61,9 +56,6 @@ class Lanes:
     async def _drain(self, tp: TP) -> None:
         try:
             while queue := self._queues.get(tp):
-                if pause := self._until_beat(tp, queue):
-                    await asyncio.sleep(pause)
-                    continue
                 batch, work = self._next(queue)
                 # After a Lost batch memory may be ahead of the tables. A lease that comes back in the same generation
                 # must not let later batches build on that.
@@ -72,23 +64,12 @@ class Lanes:
         finally:
             del self._running[tp]
 
-    def _until_beat(self, tp: TP, queue: deque[_Submitted]) -> float:
-        """Seconds until the lane may begin. It may at once when it did not in this beat, or when as much waits as it can take."""
-        beat, now = queue[0].beat, self._clock()
-        if not beat:
-            return 0.0
-        number = int(now / beat)
-        if self._beats.get(tp) == number and sum(len(one.batch.records) for one in queue) < self.most:
-            return (number + 1) * beat - now
-        self._beats[tp] = number
-        return 0.0
-
     def _next(self, queue: deque[_Submitted]) -> tuple[Batch, Work]:
         """All that waits, as one batch, as far as it may go together."""
-        first, work, _ = queue.popleft()
+        first, work = queue.popleft()
         batches, records = [first], len(first.records)
         while queue:
-            batch, its, _ = queue[0]
+            batch, its = queue[0]
             records += len(batch.records)
             if records > self.most or batch.generation != first.generation or its != work:
                 break
@@ -121,12 +102,14 @@ class Lanes:
 
 
 def agent(app: Any, topic: Any, work: Work, name: str, beat: float = 0.0) -> None:
-    """Register `work` as the Faust agent of `topic`; see Lanes.submit."""
+    """Register `work` as the Faust agent of `topic`, which is fetched once in each `beat` (seconds), if it has one."""
 
     async def run(stream: Any) -> None:
         async for batches in stream:
             for batch in batches:
-                app.lanes.submit(batch, work, beat)
+                app.lanes.submit(batch, work)
 
+    if beat:
+        app.beats[topic.get_topic_name()] = beat
     run.__name__ = run.__qualname__ = name
     app.agent(topic, name=name)(run)

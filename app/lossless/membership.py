@@ -14,7 +14,7 @@ from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as stock
 
 from app.bus import START_MAX
-from app.lossless import runs
+from app.lossless import fetcher, runs
 
 REJOIN_MAX = 300.0  # seconds until a topic that was missing in the last assignment is looked for again
 COMMIT_MAX = 5.0  # seconds for one try
@@ -39,6 +39,7 @@ class ConsumerThread(stock.AIOKafkaConsumerThread):
 
     async def on_start(self) -> None:
         await super().on_start()
+        fetcher.pace(self._consumer._fetcher, self.app.beats)
         coordinator = self._consumer._coordinator
         heartbeat, join, assign = (
             coordinator._do_heartbeat,

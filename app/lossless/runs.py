@@ -6,12 +6,13 @@ them apart is aiokafka's position before and after a fetch, if nothing can happe
 """
 
 import asyncio
-import copy
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED, FetchResult, PartitionRecords
+
+from app.lossless.fetcher import aside
 
 
 class Run(NamedTuple):
@@ -75,25 +76,7 @@ async def fetch(
 
 async def log_ends(consumer: Any, partitions: list[Any]) -> dict[Any, int]:
     """The high watermarks, asked now; to a consumer that reads committed records aiokafka would give what it may read."""
-    asker = copy.copy(consumer._fetcher)  # the question alone: it has neither records nor tasks of its own
+    asker = aside(consumer._fetcher, "questions")
     asker._isolation_level = READ_UNCOMMITTED
-    asker._client = _Aside(asker._client)
     ends = await asker.end_offsets(partitions, consumer._request_timeout_ms)
     return {tp: int(offset) for tp, offset in ends.items()}
-
-
-class _Aside:
-    """The client, with connections of their own for what is sent.
-
-    A broker answers one request of a connection after the other, and a fetch that waits for records takes 1.5 s: so much
-    later an idle shop's log would know the time.
-    """
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    async def send(self, node_id: int, request: Any) -> Any:
-        return await self._client.send(node_id, request, group="aside")

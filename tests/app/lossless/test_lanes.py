@@ -10,7 +10,6 @@ from app.lossless import Batch, Lost
 from app.lossless.lanes import Lanes
 
 MOST = 20  # records
-BEAT = 0.001  # seconds
 EVENTS = TP("shop.events", 0)
 
 
@@ -18,18 +17,16 @@ class Bench:
     """A lane whose work waits until it may go on."""
 
     def __init__(self) -> None:
-        self.now = 100.0  # seconds; does not go on by itself
-        self.lanes = Lanes(MOST, lambda: self.now)
+        self.lanes = Lanes(MOST)
         self.worked: list[tuple[int, int]] = []  # (first offset, after the last) of each turn
         self.finished: list[int] = []  # first offsets of batches
         self.lost = False
         self.go_on = asyncio.Event()
 
-    def submit(self, first: int, count: int = 1, generation: int = 1, beat: float = 0.0, partition: int = 0) -> None:
+    def submit(self, first: int, count: int = 1, generation: int = 1) -> None:
         records = [SimpleNamespace(offset=first + n, value=b"value") for n in range(count)]
-        tp = TP(EVENTS.topic, partition)
-        batch = Batch(tp, records, generation, lambda batch: self.finished.append(batch.first))
-        self.lanes.submit(batch, self.work, beat)
+        batch = Batch(EVENTS, records, generation, lambda batch: self.finished.append(batch.first))
+        self.lanes.submit(batch, self.work)
 
     async def work(self, batch: Batch) -> None:
         self.worked.append((batch.first, batch.next))
@@ -82,46 +79,3 @@ def test_a_joined_batch_that_is_lost_leaves_all_of_it_open() -> None:
     bench = submitted([(0, 1, 1), (1, 1, 1), (2, 1, 1)], lost=True)
     assert bench.finished == []
     assert bench.worked == [(0, 1)]  # and what follows in the same generation is not begun
-
-
-def begun(*batches: tuple[int, int, int], later: bool = False) -> Bench:
-    """What came in one beat, or up to the next, of these (first offset, records, partition), each of which came when the ones
-    before had begun.
-    """
-
-    async def go() -> Bench:
-        bench = Bench()
-        bench.go_on.set()
-        for first, count, partition in batches:
-            bench.submit(first, count, beat=BEAT, partition=partition)
-            await asyncio.sleep(0)
-        await asyncio.sleep(5 * BEAT)
-        if later:
-            bench.now += BEAT
-            await asyncio.wait(bench.lanes._running.values())
-        await bench.lanes.quiesce()
-        return bench
-
-    return asyncio.run(go())
-
-
-def test_a_lane_begins_once_in_a_beat() -> None:
-    assert begun((0, 1, 0), (1, 1, 0), (2, 1, 0)).worked == [(0, 1)]
-
-
-def test_in_the_next_beat_it_takes_all_that_has_come() -> None:
-    assert begun((0, 1, 0), (1, 1, 0), (2, 1, 0), later=True).worked == [(0, 1), (1, 3)]
-
-
-def test_a_lane_that_cannot_take_more_waits_for_no_beat() -> None:
-    assert begun((0, 1, 0), (1, MOST, 0)).worked == [(0, 1), (1, MOST + 1)]
-
-
-def test_every_lane_may_begin_in_the_same_beat() -> None:
-    assert begun((0, 1, 0), (1, 1, 0), (100, 1, 1), (101, 1, 1)).worked == [(0, 1), (100, 101)]
-
-
-def test_a_lane_that_waits_for_its_beat_holds_up_no_rebalance() -> None:
-    bench = begun((0, 1, 0), (1, 1, 0))
-    assert bench.worked == [(0, 1)]
-    assert not bench.lanes._running
