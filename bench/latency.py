@@ -7,6 +7,7 @@ second copy half a second behind its first one, to Meta, TikTok and Pinterest (b
 
     merged    from the moment before the second copy is produced to the first request with the conversion at a platform
     held      one order in ten has a lead, whose second copy never comes: from the end of its hold (2 s after its first copy)
+    of a core the worker's processor time meanwhile
 
 Each round starts a Kafka and a worker anew and measures its capacity; what is shown is the median of all rounds.
 
@@ -160,10 +161,12 @@ async def _flows(one: System, capacity: float, seconds: float) -> dict[str, Any]
         await flow.caught_up()
         for name, share in SHARES.items():
             flow.forget()
+            before, begun = system.workers(one.cpu()), time.monotonic()
             rate = await flow.run(capacity * share, seconds)
+            cpu = 100 * (system.workers(one.cpu()) - before) / (time.monotonic() - begun)
             await flow.caught_up()
             merged, held = percentiles(flow.merged_in()), percentiles(flow.held_for())
-            found[name] = {"rate": round(rate), "merged": merged, "held": held}
+            found[name] = {"rate": round(rate), "cpu": round(cpu), "merged": merged, "held": held}
             print(f"  at {name} of it: {found[name]}", file=sys.stderr)
     return found
 
@@ -174,10 +177,9 @@ def told(result: dict[str, Any]) -> str:
         goal = GOALS.get(name)
         said = "" if goal is None else report.goal(its["merged"]["p99"] < goal, f"p99 < {goal} ms")
         figures = [f"{its[kind][p]:,}" for kind in ("merged", "held") for p in ("p50", "p99", "p999")]
-        rows.append([name, f"{its['rate']:,}", *figures, said])
-    head = [
-        "of capacity", "conversions/s", "merged, ms: p50", "p99", "p99.9", "held, ms after its end: p50", "p99", "p99.9", "goal",
-    ]  # fmt: skip
+        rows.append([name, f"{its['rate']:,}", f"{its['cpu']} %", *figures, said])
+    merged, held = ["merged, ms: p50", "p99", "p99.9"], ["held, ms after its end: p50", "p99", "p99.9"]
+    head = ["of capacity", "conversions/s", "of a core", *merged, *held, "goal"]
     return f"Capacity: {result['capacity']:,} conversions/s.\n\n{report.table(head, rows)}"
 
 
